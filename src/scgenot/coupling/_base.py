@@ -1,0 +1,85 @@
+"""What every coupling is to the trainer, and what it tells about itself."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+from jaxtyping import Array, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnostics:
+    """How solving went.
+
+    Attributes
+    ----------
+    kind
+        Which coupling this is, for example ``"linear, global"``.
+    objective
+        Value of the regularised problem, in units of the scaled cost; NaN where it is not one problem (minibatches).
+    scale
+        What the costs were divided by, in the unit of the cost.
+    epsilon
+        As given, in units of the scaled cost.
+    iterations
+        Sinkhorn iterations at full size (the mean over batches for minibatches).
+    marginal_violation
+        L1 distance between the plan's marginals and what they should be, the larger of the two sides.
+    mass
+        Total mass of the plan: 1 in a balanced problem.
+    effective_targets
+        Exponential of the mean conditional entropy: among how many target cells a source cell's mass is spread.
+    converged
+        Whether the violation came below the tolerance.
+    """
+
+    kind: str
+    objective: float
+    scale: float
+    epsilon: float
+    iterations: float
+    marginal_violation: float
+    mass: float
+    effective_targets: float
+    converged: bool
+
+
+class Coupling(abc.ABC):
+    """Pairs of source and target cells: all that training needs to know of optimal transport."""
+
+    @property
+    @abc.abstractmethod
+    def source_marginal(self) -> Float[Array, " n"]:
+        """Mass that each source cell sends, ``P 1``."""
+
+    @property
+    @abc.abstractmethod
+    def target_marginal(self) -> Float[Array, " m"]:
+        """Mass that each target cell gets, ``P' 1``."""
+
+    @property
+    @abc.abstractmethod
+    def diagnostics(self) -> Diagnostics:
+        """How solving went."""
+
+    @abc.abstractmethod
+    def conditional(
+        self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int
+    ) -> Int[Array, "k n_draws"]:
+        """Draw `n_draws` target indices for each source index from its row of the plan, rows independently."""
+
+    @abc.abstractmethod
+    def pairs(
+        self, key: jax.Array, *, batch_size: int, steps: int
+    ) -> Iterator[tuple[Int[Array, "steps batch"], Int[Array, "steps batch"]]]:
+        """Yield, without end, source and target indices for `steps` training batches at a time.
+
+        Source indices follow the plan's source marginal; each target index is drawn from its source cell's row.
+        """
+
+    @abc.abstractmethod
+    def extend(self, source: Float[Array, "k dx"], target: Float[Array, "l dy"]) -> Coupling:
+        """Return the coupling between other cells of the two populations that these potentials imply."""

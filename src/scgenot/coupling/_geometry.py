@@ -1,0 +1,162 @@
+"""Costs between two populations, seen through passes over blocks: never n x m in memory unless it is small."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from scgenot.costs import Cost
+
+# A block of 1024 x 1024 float32 stays in a CPU's cache, where a pass runs twice as fast as from memory.
+BLOCK = 1024
+_BIN = 128
+_DRAW_ENTRIES = 2**22
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("x", "y", "inverse", "matrix"), meta_fields=("cost",))
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Costs over epsilon between the rows of `x` and of `y`.
+
+    Attributes
+    ----------
+    x, y
+        The two populations.
+    inverse
+        One over (scale of the cost times epsilon): multiplies the raw cost.
+    cost
+        The raw cost.
+    matrix
+        The raw costs, if they are stored.
+    """
+
+    x: Float[Array, "n dx"]
+    y: Float[Array, "m dy"]
+    inverse: Float[Array, ""] | float
+    cost: Cost
+    matrix: Float[Array, "n m"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells on both sides."""
+        return self.x.shape[0], self.y.shape[0]
+
+    @property
+    def T(self) -> Geometry:
+        """The same costs seen from the other side."""
+        matrix = None if self.matrix is None else self.matrix.T
+        return Geometry(self.y, self.x, self.inverse, self.cost.swapped(), matrix)
+
+    def stored(self) -> Geometry:
+        """The same costs with the matrix computed once and kept."""
+        return dataclasses.replace(self, matrix=_matrix(self.cost, self.x, self.y))
+
+    def at_epsilon(self, factor: float) -> Geometry:
+        """The same costs with epsilon multiplied by `factor`."""
+        return dataclasses.replace(self, inverse=self.inverse / factor)
+
+    def rows(self, source: Int[Array, " k"], target: Int[Array, " l"]) -> Geometry:
+        """The costs between some of the cells."""
+        return Geometry(self.x[source], self.y[target], self.inverse, self.cost)
+
+
+@partial(jax.jit, static_argnames="cost")
+def _matrix(cost: Cost, x: Float[Array, "n dx"], y: Float[Array, "m dy"]) -> Float[Array, "n m"]:
+    return cost(x, y)
+
+
+@jax.jit
+def soft_min_rows(geometry: Geometry, h: Float[Array, " m"]) -> Float[Array, " n"]:
+    """Return ``log sum_j exp(h_j - C_ij / epsilon)`` for every row i, in one pass over blocks."""
+    if geometry.matrix is not None:
+        return jax.nn.logsumexp(h[None, :] - geometry.inverse * geometry.matrix, axis=1)
+    n, m = geometry.shape
+    x, y = _pad(geometry.x, n), _pad(geometry.y, m)
+    h = jnp.pad(h, (0, y.shape[0] * y.shape[1] - m), constant_values=-jnp.inf).reshape(y.shape[:2])
+
+    def row_block(block: Float[Array, "r dx"]) -> Float[Array, " r"]:
+        def column_block(carry, columns):
+            top, total = carry
+            y_block, h_block = columns
+            logits = h_block[None, :] - geometry.inverse * geometry.cost(block, y_block)
+            new_top = jnp.maximum(top, logits.max(axis=1))
+            # A block without any mass has top -inf; subtracting it from itself would give NaN.
+            shift = jnp.where(jnp.isfinite(new_top), new_top, 0.0)
+            total = total * jnp.exp(top - shift) + jnp.exp(logits - shift[:, None]).sum(axis=1)
+            return (new_top, total), None
+
+        start = (jnp.full(block.shape[0], -jnp.inf), jnp.zeros(block.shape[0]))
+        (top, total), _ = jax.lax.scan(column_block, start, (y, h))
+        return jnp.where(jnp.isfinite(top), top + jnp.log(total), -jnp.inf)
+
+    return jax.lax.map(row_block, x).reshape(-1)[:n]
+
+
+@partial(jax.jit, static_argnames="n_draws")
+def draw_rows(
+    geometry: Geometry, h: Float[Array, " m"], key: jax.Array, row_ids: Int[Array, " n"], n_draws: int
+) -> Int[Array, "n n_draws"]:
+    """Draw column indices for each row from ``softmax_j(h_j - C_ij / epsilon)``, in one pass.
+
+    Every row has a key of its own (`key` folded with its id). The draws of one row are systematic: one uniform
+    number, `n_draws` evenly spaced quantiles, in random order, so that few draws already look like the row.
+    """
+    n, m = geometry.shape
+    rows = int(np.clip(_DRAW_ENTRIES // m, 1, min(BLOCK, n)))
+    bins = -(-m // _BIN)
+    y = jnp.pad(geometry.y, ((0, bins * _BIN - m), (0, 0)))
+    h = jnp.pad(h, (0, bins * _BIN - m), constant_values=-jnp.inf)
+    blocks = -(-n // rows)
+    pad = blocks * rows - n
+    x = jnp.pad(geometry.x, ((0, pad), (0, 0))).reshape(blocks, rows, -1)
+    ids = jnp.pad(row_ids, (0, pad)).reshape(blocks, rows)
+    matrix = geometry.matrix
+    if matrix is not None:
+        matrix = jnp.pad(matrix, ((0, pad), (0, bins * _BIN - m))).reshape(blocks, rows, -1)
+
+    def draw_block(block):
+        costs = geometry.cost(block["x"], y) if matrix is None else block["matrix"]
+        logits = h[None, :] - geometry.inverse * costs
+        weights = jnp.exp(logits - logits.max(axis=1, keepdims=True)).reshape(rows, bins, _BIN)
+        # Two levels, bins and cells within a bin: a running sum over all of 100,000 weights would lose digits.
+        bin_sums = jnp.cumsum(weights.sum(axis=2), axis=1)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(block["ids"])
+        quantiles = jax.vmap(partial(_systematic, n_draws=n_draws))(keys) * bin_sums[:, -1:]
+        # `<=` would be wrong at a bin without mass: its running sum equals its neighbour's.
+        chosen = jax.vmap(partial(jnp.searchsorted, side="right"))(bin_sums, quantiles)
+        chosen = jnp.minimum(chosen, bins - 1)
+        below = jnp.take_along_axis(jnp.pad(bin_sums, ((0, 0), (1, 0))), chosen, axis=1)
+        inside = jnp.cumsum(jnp.take_along_axis(weights, chosen[:, :, None], axis=1), axis=2)
+        # Rounding may leave the quantile just above the bin's own sum; the last cell with mass takes it then.
+        rest = jnp.minimum(quantiles - below, inside[:, :, -1] * (1 - 1e-6))
+        within = (inside <= rest[:, :, None]).sum(axis=2)
+        return jnp.minimum(chosen * _BIN + within, m - 1).astype(jnp.int32)
+
+    blocks_of = {"x": x, "ids": ids} | ({} if matrix is None else {"matrix": matrix})
+    return jax.lax.map(draw_block, blocks_of).reshape(blocks * rows, n_draws)[:n]
+
+
+@jax.jit
+def pair_costs(
+    geometry: Geometry, source: Int[Array, "k r"], target: Int[Array, "k r"]
+) -> Float[Array, "k r"]:
+    """Return costs over epsilon of single pairs."""
+    one = jax.vmap(lambda i, j: geometry.cost(geometry.x[i][None], geometry.y[j][None])[0, 0])
+    return geometry.inverse * jax.vmap(one)(source, target)
+
+
+def _systematic(key: jax.Array, n_draws: int) -> Float[Array, " n_draws"]:
+    offset_key, order_key = jax.random.split(key)
+    quantiles = (jnp.arange(n_draws) + jax.random.uniform(offset_key)) / n_draws
+    return jax.random.permutation(order_key, quantiles)
+
+
+def _pad(points: Float[Array, "n d"], n: int) -> Float[Array, "blocks block d"]:
+    block = min(BLOCK, n)
+    blocks = -(-n // block)
+    return jnp.pad(points, ((0, blocks * block - n), (0, 0))).reshape(blocks, block, -1)

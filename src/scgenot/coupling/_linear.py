@@ -1,0 +1,49 @@
+"""The linear global coupling."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._geometry import Geometry
+from scgenot.coupling._potential import PotentialCoupling
+from scgenot.coupling._sinkhorn import solve_potentials
+from scgenot.costs import cost_scale, resolve_cost
+
+
+def linear_coupling(
+    key: jax.Array,
+    source: Float[Array, "n d"],
+    target: Float[Array, "m d"],
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    config: CouplingConfig,
+) -> PotentialCoupling:
+    """Solve the linear entropic problem over all cells.
+
+    Minimises ``<C, P> + epsilon KL(P | a b')``, with the marginals relaxed where a tau is below 1 (METHODS 1).
+
+    Parameters
+    ----------
+    key
+        Chooses the subsets that large problems start from.
+    source, target
+        Cells of the two populations, in one space.
+    a, b
+        Marginals; each sums to 1.
+    config
+        Cost, epsilon, taus, limits.
+
+    Returns
+    -------
+    The coupling, converged or not: see its diagnostics.
+    """
+    cost = resolve_cost(config.cost)
+    scale = cost_scale(cost, source, target, config.scale_cost)
+    geometry = Geometry(jnp.asarray(source), jnp.asarray(target), 1.0 / (scale * config.epsilon), cost)
+    if source.shape[0] * target.shape[0] <= config.dense_limit:
+        geometry = geometry.stored()
+    potentials = solve_potentials(geometry, a, b, config, key=key)
+    return PotentialCoupling(geometry, a, b, potentials, config, "linear, global", scale)

@@ -1,0 +1,122 @@
+"""From data and a config to a coupling: checks, marginals, and the register of coupling kinds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from scgenot._messages import one_of
+from scgenot.coupling._base import Coupling
+from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._linear import linear_coupling
+from scgenot.coupling._minibatch import minibatch_coupling
+
+CouplingKind: TypeAlias = Literal["global", "minibatch"]
+
+# To add a coupling, write it in a file of its own and name it here.
+_SOLVERS: dict[tuple[str, str], Callable[..., Coupling]] = {
+    ("linear", "global"): linear_coupling,
+    ("linear", "minibatch"): minibatch_coupling,
+}
+
+
+def available_couplings(problem: str = "linear") -> list[str]:
+    """Return the kinds of coupling that exist for a problem."""
+    return [kind for known, kind in _SOLVERS if known == problem]
+
+
+def solve_coupling(
+    key: jax.Array,
+    source: Float[Array | np.ndarray, "n dx"],
+    target: Float[Array | np.ndarray, "m dy"],
+    *,
+    source_weights: Float[Array | np.ndarray, " n"] | None = None,
+    target_weights: Float[Array | np.ndarray, " m"] | None = None,
+    problem: str = "linear",
+    kind: CouplingKind = "global",
+    config: CouplingConfig | None = None,
+) -> Coupling:
+    """Couple two populations.
+
+    Parameters
+    ----------
+    key
+        JAX key.
+    source, target
+        Cells of the two populations.
+    source_weights, target_weights
+        Non-negative weights of the cells; uniform if ``None``. They are normalised to sum to 1.
+    problem
+        ``"linear"``: both populations lie in one space.
+    kind
+        ``"global"``, one problem over all cells, or ``"minibatch"``, the paper's.
+    config
+        Cost, epsilon, taus, limits.
+
+    Returns
+    -------
+    The coupling. A global one that has not converged warns and says what to do.
+
+    Raises
+    ------
+    ValueError
+        If arrays are empty, not finite, or of different width in a linear problem; if weights are negative or all
+        zero; if the problem or the kind is not known.
+    """
+    config = config or CouplingConfig()
+    if (problem, kind) not in _SOLVERS:
+        if problem not in {known for known, _ in _SOLVERS}:
+            raise ValueError(one_of("problem", problem, sorted({known for known, _ in _SOLVERS})))
+        raise ValueError(one_of("coupling", kind, available_couplings(problem)))
+    source, target = _cells("source", source), _cells("target", target)
+    if problem == "linear" and source.shape[1] != target.shape[1]:
+        raise ValueError(
+            f"a linear problem compares cells in one space, got {source.shape[1]} features in `source` and "
+            f"{target.shape[1]} in `target`. Use the same representation for both."
+        )
+    a = _marginal("source_weights", source_weights, len(source))
+    b = _marginal("target_weights", target_weights, len(target))
+    found = _SOLVERS[problem, kind](key, source, target, a, b, config)
+    if kind == "global" and not found.diagnostics.converged:
+        summary = found.diagnostics
+        warnings.warn(
+            f"The coupling did not converge: its marginals are off by {summary.marginal_violation:.2g} after "
+            f"{summary.iterations:.0f} iterations (tolerance {config.tolerance:.2g}). Try a larger `epsilon` "
+            f"(got {config.epsilon:g}) or more `max_iterations`.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _cells(name: str, cells) -> Float[Array, "n d"]:
+    array = np.asarray(cells)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"`{name}` must be a cells x features array with at least one of each, got shape {array.shape}.")
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise ValueError(
+            f"`{name}` has NaN or inf in {len(bad)} of {len(array)} rows (rows {shown}). Drop these cells first."
+        )
+    return jnp.asarray(array, jnp.float32)
+
+
+def _marginal(name: str, weights, n: int) -> Float[Array, " n"]:
+    if weights is None:
+        return jnp.full(n, 1.0 / n)
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (n,):
+        raise ValueError(f"`{name}` must hold one weight for each of the {n} cells, got shape {array.shape}.")
+    if not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(f"`{name}` must be finite and not negative, got values down to {np.nanmin(array):g}.")
+    if array.sum() <= 0:
+        raise ValueError(f"`{name}` must not all be zero: no cell would be used.")
+    return jnp.asarray(array / array.sum(), jnp.float32)

@@ -1,0 +1,124 @@
+"""What can be chosen about the velocity field, its training, and the solving of its equation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from scgenot._messages import check_count, check_positive, one_of
+
+SOLVERS = ("midpoint", "heun", "euler", "tsit5")
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """The velocity field.
+
+    Attributes
+    ----------
+    hidden
+        Widths of the hidden layers.
+    time_frequencies
+        Number of sine and cosine pairs that encode time.
+    standardize
+        ``"feature"`` brings each feature of each space to mean 0 and variance 1 inside the model, ``"global"`` divides
+        all features by one number (their relative variances stay), ``"none"`` only shifts nothing and scales nothing.
+    """
+
+    hidden: tuple[int, ...] = (256, 256, 256)
+    time_frequencies: int = 16
+    standardize: Literal["feature", "global", "none"] = "feature"
+
+    def __post_init__(self) -> None:
+        """Check the values where they are given."""
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if not self.hidden:
+            raise ValueError("`hidden` must name at least one layer width, got (). Use, for example, (256, 256, 256).")
+        for width in self.hidden:
+            check_count("hidden", width)
+        check_count("time_frequencies", self.time_frequencies)
+        if self.standardize not in ("feature", "global", "none"):
+            raise ValueError(one_of("standardize", self.standardize, ("feature", "global", "none")))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How the velocity field is trained.
+
+    Attributes
+    ----------
+    max_steps
+        Number of optimisation steps.
+    batch_size
+        Pairs a step.
+    learning_rate
+        Peak learning rate of Adam.
+    schedule
+        ``"cosine"``: from the peak to zero over `max_steps`, after a short warm-up. ``"constant"``: warm-up only.
+    warmup_steps
+        Steps over which the learning rate rises to its peak.
+    max_grad_norm
+        Gradients with a larger global norm are scaled down to it.
+    ema_decay
+        Decay of an exponential moving average of the weights that replaces them at the end; ``None`` for none.
+    check_every
+        Steps in one compiled call; losses are fetched and validation is run after each.
+    early_stopping
+        Stop once the validation loss has not improved for `patience` checks.
+    patience
+        Checks without improvement until early stopping.
+    restore_best
+        Keep the weights of the check with the lowest validation loss instead of the last ones.
+    """
+
+    max_steps: int = 3000
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 50
+    max_grad_norm: float = 1.0
+    ema_decay: float | None = None
+    check_every: int = 100
+    early_stopping: bool = False
+    patience: int = 10
+    restore_best: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values where they are given."""
+        for name in ("max_steps", "batch_size", "check_every", "patience"):
+            check_count(name, getattr(self, name))
+        check_count("warmup_steps", self.warmup_steps, minimum=0)
+        check_positive("learning_rate", self.learning_rate, remedy="Start from 1e-3.")
+        check_positive("max_grad_norm", self.max_grad_norm)
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(one_of("schedule", self.schedule, ("cosine", "constant")))
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must lie in (0, 1) or be None, got {self.ema_decay!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ODEConfig:
+    """How samples are computed from the velocity field.
+
+    Attributes
+    ----------
+    solver
+        ``"midpoint"``, ``"heun"`` or ``"euler"`` with a fixed number of steps, or the adaptive ``"tsit5"``.
+    n_steps
+        Steps of the fixed-step solvers.
+    rtol, atol
+        Tolerances of the adaptive solver, in standardised units.
+    """
+
+    solver: Literal["midpoint", "heun", "euler", "tsit5"] = "midpoint"
+    n_steps: int = 16
+    rtol: float = 1e-4
+    atol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Check the values where they are given."""
+        if self.solver not in SOLVERS:
+            raise ValueError(one_of("solver", self.solver, SOLVERS))
+        check_count("n_steps", self.n_steps)
+        check_positive("rtol", self.rtol)
+        check_positive("atol", self.atol)

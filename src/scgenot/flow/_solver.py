@@ -1,0 +1,236 @@
+"""GENOT on arrays: fit to two populations, then sample the target for any source cells."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from scgenot._messages import check_count
+from scgenot._rng import RNG, as_key
+from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, solve_coupling
+from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._sampler import FlowWeights, sample_blocks
+from scgenot.flow._scaling import Standardizer
+from scgenot.flow._trainer import TrainResult, ValidationSet, train_velocity
+from scgenot.flow._validation import held_out_divergence
+from scgenot.flow._velocity import VelocityField
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Cells of both populations that training does not see.
+
+    Attributes
+    ----------
+    source, target
+        In the user's units.
+    """
+
+    source: Float[np.ndarray, "n dx"]
+    target: Float[np.ndarray, "m dy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GENOTSolver:
+    """A conditional flow from source cells to distributions of target cells.
+
+    Create it with :meth:`fit`, or from saved weights.
+
+    Attributes
+    ----------
+    source_dim, target_dim
+        Number of features of the two spaces.
+    config
+        The velocity field.
+    weights
+        Weights and units; ``None`` before training.
+    """
+
+    source_dim: int
+    target_dim: int
+    config: FlowConfig
+    weights: FlowWeights | None = None
+
+    @property
+    def graphdef(self) -> nnx.GraphDef:
+        """Static structure of the velocity field."""
+        return nnx.split(self._abstract())[0]
+
+    @classmethod
+    def fit(
+        cls,
+        rng: RNG,
+        source: Float[Array | np.ndarray, "n dx"],
+        target: Float[Array | np.ndarray, "m dy"],
+        *,
+        coupling: Coupling | None = None,
+        coupling_kind: CouplingKind = "global",
+        coupling_config: CouplingConfig | None = None,
+        flow_config: FlowConfig | None = None,
+        train_config: TrainConfig | None = None,
+        held_out: HeldOut | None = None,
+        progress_bar: bool = True,
+    ) -> tuple[GENOTSolver, TrainResult, Coupling]:
+        """Couple two populations and learn the conditional laws of the coupling.
+
+        Parameters
+        ----------
+        rng
+            Seed, generator or key. The result is a function of it and of the data.
+        source, target
+            Cells of the two populations, in the user's units.
+        coupling
+            A coupling between them that exists already; otherwise one is solved for.
+        coupling_kind, coupling_config
+            Which coupling to solve for.
+        flow_config, train_config
+            Velocity field and training.
+        held_out
+            Cells to validate on.
+        progress_bar
+            Whether to show one.
+
+        Returns
+        -------
+        The solver with its weights, what happened in training, and the coupling.
+
+        Raises
+        ------
+        ValueError
+            As :func:`scgenot.coupling.solve_coupling`.
+        """
+        flow_config, train_config = flow_config or FlowConfig(), train_config or TrainConfig()
+        coupling_key, init_key, train_key, validation_key = jax.random.split(as_key(rng), 4)
+        if coupling is None:
+            coupling = solve_coupling(coupling_key, source, target, kind=coupling_kind, config=coupling_config)
+        source, target = np.asarray(source, np.float32), np.asarray(target, np.float32)
+        source_units = Standardizer.fit(source, coupling.source_marginal, flow_config.standardize)
+        target_units = Standardizer.fit(target, coupling.target_marginal, flow_config.standardize)
+        solver = cls(source.shape[1], target.shape[1], flow_config)
+        rngs = nnx.Rngs(params=init_key)
+        graphdef, params = nnx.split(VelocityField(solver.source_dim, solver.target_dim, flow_config, rngs=rngs))
+        validation, metrics = solver._validation(
+            validation_key, graphdef, coupling, source_units, target_units, held_out
+        )
+        result = train_velocity(
+            train_key,
+            graphdef,
+            params,
+            coupling,
+            source_units.forward(jnp.asarray(source)),
+            target_units.forward(jnp.asarray(target)),
+            train_config,
+            validation=validation,
+            extra_metrics=metrics,
+            progress_bar=progress_bar,
+        )
+        weights = FlowWeights(result.params, source_units, target_units)
+        return dataclasses.replace(solver, weights=weights), result, coupling
+
+    def sample(
+        self,
+        rng: RNG,
+        x: Float[Array | np.ndarray, "n dx"],
+        n_samples: int = 30,
+        *,
+        ode: ODEConfig | None = None,
+        cell_ids: Int[np.ndarray, " n"] | None = None,
+        rows: int | None = None,
+    ) -> Float[np.ndarray, "n s dy"]:
+        """Draw targets for source cells.
+
+        Parameters
+        ----------
+        rng
+            Seed, generator or key.
+        x
+            Source cells in the user's units.
+        n_samples
+            Samples a cell.
+        ode
+            How the flow's equation is solved.
+        cell_ids
+            Numbers that tie samples to cells: a cell with the same number, features and `rng` gets the same samples,
+            whichever other cells are asked for. Its place in `x` by default.
+        rows
+            Rows (cells times samples) solved at once.
+
+        Returns
+        -------
+        Samples in the user's units.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another width than the source space, or `n_samples` is below 1.
+        RuntimeError
+            If the solver has no weights.
+        """
+        x = self._cells(x)
+        samples = np.empty((len(x), n_samples, self.target_dim), np.float32)
+        for place, block in self.sample_blocks(rng, x, n_samples, ode=ode, cell_ids=cell_ids, rows=rows):
+            samples[place] = block
+        return samples
+
+    def sample_blocks(
+        self,
+        rng: RNG,
+        x: Float[Array | np.ndarray, "n dx"],
+        n_samples: int = 30,
+        *,
+        ode: ODEConfig | None = None,
+        cell_ids: Int[np.ndarray, " n"] | None = None,
+        rows: int | None = None,
+    ) -> Iterator[tuple[slice, Float[np.ndarray, "k s dy"]]]:
+        """Yield what :meth:`sample` returns, a run of consecutive cells at a time, to summarise without keeping it."""
+        if self.weights is None:
+            raise RuntimeError("this solver has no weights yet. Create it with `GENOTSolver.fit`.")
+        check_count("n_samples", n_samples)
+        x = self._cells(x)
+        ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
+        return sample_blocks(
+            self.graphdef, self.weights, as_key(rng), x, ids, n_samples, ode or ODEConfig(), rows=rows
+        )
+
+    def _cells(self, x: Any) -> Float[np.ndarray, "n dx"]:
+        x = np.asarray(x, np.float32)
+        if x.ndim != 2 or x.shape[1] != self.source_dim:
+            raise ValueError(
+                f"`x` must be cells x {self.source_dim} features, as in training, got shape {x.shape}. "
+                "Use the representation that the model was trained on."
+            )
+        return x
+
+    def _abstract(self) -> VelocityField:
+        build = lambda: VelocityField(self.source_dim, self.target_dim, self.config, rngs=nnx.Rngs(0))  # noqa: E731
+        return nnx.eval_shape(build)
+
+    def _validation(
+        self,
+        key: jax.Array,
+        graphdef: nnx.GraphDef,
+        coupling: Coupling,
+        source_units: Standardizer,
+        target_units: Standardizer,
+        held_out: HeldOut | None,
+    ) -> tuple[ValidationSet | None, Callable[[Any], dict[str, float]] | None]:
+        if held_out is None:
+            return None, None
+        pair_key, sample_key = jax.random.split(key)
+        between = coupling.extend(held_out.source, held_out.target)
+        source = source_units.forward(jnp.asarray(held_out.source, jnp.float32))
+        target = target_units.forward(jnp.asarray(held_out.target, jnp.float32))
+        pairs = ValidationSet.draw(pair_key, between, source, target)
+
+        def metrics(params: Any) -> dict[str, float]:
+            weights = FlowWeights(params, source_units, target_units)
+            return held_out_divergence(graphdef, weights, sample_key, held_out.source, held_out.target)
+
+        return pairs, metrics

@@ -1,0 +1,251 @@
+"""Training: many steps in one compiled call, validation between calls, and an end that always leaves a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+from tqdm.auto import tqdm
+
+from scgenot.coupling import Coupling
+from scgenot.flow._config import TrainConfig
+from scgenot.flow._matching import matching_loss, noise_and_time
+
+Params: TypeAlias = Any
+_VALIDATION_PAIRS = 4096
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Weights, their moving average, and the optimiser's state."""
+
+    params: Params
+    average: Params
+    optimizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationSet:
+    """Held-out pairs in standardised units, with noise and times fixed so that checks compare."""
+
+    x: Float[Array, "rows dx"]
+    y: Float[Array, "rows dy"]
+    z: Float[Array, "rows dy"]
+    t: Float[Array, " rows"]
+
+    @classmethod
+    def draw(
+        cls, key: jax.Array, coupling: Coupling, source: Float[Array, "n dx"], target: Float[Array, "m dy"]
+    ) -> ValidationSet:
+        """Draw pairs of held-out cells from the coupling between them."""
+        pair_key, noise_key = jax.random.split(key)
+        i, j = next(coupling.pairs(pair_key, batch_size=_VALIDATION_PAIRS, steps=1))
+        noise, times = noise_and_time(noise_key, _VALIDATION_PAIRS, target.shape[1])
+        return cls(source[i[0]], target[j[0]], noise, times)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """Weights and what happened.
+
+    Attributes
+    ----------
+    params
+        The weights to use.
+    history
+        For each quantity, steps and values.
+    steps
+        Optimisation steps done.
+    stopped
+        Why training ended: ``"max_steps"``, ``"early_stopping"``, ``"interrupted"`` or ``"diverged"``.
+    """
+
+    params: Params
+    history: dict[str, tuple[list[int], list[float]]]
+    steps: int
+    stopped: str
+
+
+def train_velocity(
+    key: jax.Array,
+    graphdef: nnx.GraphDef,
+    params: Params,
+    coupling: Coupling,
+    source: Float[Array, "n dx"],
+    target: Float[Array, "m dy"],
+    config: TrainConfig,
+    *,
+    validation: ValidationSet | None = None,
+    extra_metrics: Callable[[Params], dict[str, float]] | None = None,
+    progress_bar: bool = True,
+) -> TrainResult:
+    """Fit the velocity field to pairs from a coupling.
+
+    Parameters
+    ----------
+    key
+        JAX key; the result is a function of it and of the data.
+    graphdef, params
+        The velocity field and its initial weights.
+    coupling
+        Where pairs come from.
+    source, target
+        The coupled cells, in standardised units.
+    config
+        Steps, batch size, schedule.
+    validation
+        Held-out pairs.
+    extra_metrics
+        Called with the weights at each check; what it returns goes into the history.
+    progress_bar
+        Whether to show one.
+
+    Returns
+    -------
+    The weights and the history. An interrupted or diverging training returns the last good weights and says so.
+    """
+    optimizer = _optimizer(config.max_grad_norm)
+    state = TrainState(params, params, optimizer.init(params))
+    pair_key, step_key = jax.random.split(key)
+    batches = coupling.pairs(pair_key, batch_size=config.batch_size, steps=config.check_every)
+    rates = learning_rates(config)
+    recorder = _Recorder(config, validation, graphdef, extra_metrics)
+    run = partial(_run_steps, graphdef, config.max_grad_norm, config.ema_decay)
+    good, done, stopped = params, 0, "max_steps"
+    with tqdm(total=config.max_steps, disable=not progress_bar, desc="Training", unit="step") as bar:
+        try:
+            while done < config.max_steps:
+                count = min(config.check_every, config.max_steps - done)
+                rate = np.zeros(config.check_every, np.float32)
+                rate[:count] = rates[done : done + count]
+                i, j = next(batches)
+                call_key = jax.random.fold_in(step_key, done)
+                state, losses = run(state, source, target, i, j, rate, call_key, count)
+                loss = float(jnp.sum(losses) / count)
+                if not np.isfinite(loss):
+                    stopped = "diverged"
+                    break
+                done += count
+                good = state.params if config.ema_decay is None else state.average
+                shown = recorder.check(done, loss, good)
+                bar.update(count)
+                bar.set_postfix(shown, refresh=False)
+                if recorder.should_stop:
+                    stopped = "early_stopping"
+                    break
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+    if stopped == "diverged":
+        warnings.warn(
+            f"The training loss stopped being finite after {done} steps; the last good weights are kept. "
+            "Try a smaller `learning_rate`, or look for extreme values in the data.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return TrainResult(recorder.best(good), recorder.history, done, stopped)
+
+
+def learning_rates(config: TrainConfig) -> Float[np.ndarray, " steps"]:
+    """Return the learning rate of each step."""
+    steps = np.arange(config.max_steps)
+    warmup = min(config.warmup_steps, config.max_steps // 10)
+    rise = np.minimum(1.0, (steps + 1) / max(warmup, 1))
+    decay = 1.0
+    if config.schedule == "cosine":
+        decay = 0.5 * (1.0 + np.cos(np.pi * np.clip((steps - warmup) / max(config.max_steps - warmup, 1), 0.0, 1.0)))
+    return (config.learning_rate * rise * decay).astype(np.float32)
+
+
+def _optimizer(max_grad_norm: float) -> optax.GradientTransformation:
+    # Adam's direction only; the learning rate is applied in the step, so that no schedule is compiled in.
+    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam())
+
+
+@partial(jax.jit, static_argnames=("graphdef", "max_grad_norm", "ema_decay"))
+def _run_steps(
+    graphdef: nnx.GraphDef,
+    max_grad_norm: float,
+    ema_decay: float | None,
+    state: TrainState,
+    source: Float[Array, "n dx"],
+    target: Float[Array, "m dy"],
+    i: Int[Array, "steps batch"],
+    j: Int[Array, "steps batch"],
+    rates: Float[Array, " steps"],
+    key: jax.Array,
+    count: int,
+) -> tuple[TrainState, Float[Array, " steps"]]:
+    """Run `count` optimisation steps without leaving the device; return the state and the losses."""
+    optimizer = _optimizer(max_grad_norm)
+
+    def loss_of(params, x, y, z, t):
+        return matching_loss(nnx.merge(graphdef, params), x, y, z, t)
+
+    def step(k, carry):
+        state, losses = carry
+        x, y = source[i[k]], target[j[k]]
+        z, t = noise_and_time(jax.random.fold_in(key, k), *y.shape)
+        loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        params = jax.tree.map(lambda p, u: p - rates[k] * u, state.params, updates)
+        average = state.average
+        if ema_decay is not None:
+            average = optax.incremental_update(params, average, 1.0 - ema_decay)
+        return TrainState(params, average, optimizer_state), losses.at[k].set(loss)
+
+    # The bound is an argument, so that a last, shorter call runs the same compiled loop.
+    return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(i.shape[0])))
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _validation_loss(graphdef: nnx.GraphDef, params: Params, x, y, z, t) -> Float[Array, ""]:
+    return matching_loss(nnx.merge(graphdef, params), x, y, z, t)
+
+
+class _Recorder:
+    """History, best weights and early stopping."""
+
+    def __init__(self, config, validation, graphdef, extra_metrics) -> None:
+        self.history: dict[str, tuple[list[int], list[float]]] = {}
+        self.should_stop = False
+        self._config, self._validation, self._graphdef, self._extra = config, validation, graphdef, extra_metrics
+        self._best: tuple[float, Params] | None = None
+        self._since_best = 0
+
+    def check(self, step: int, loss: float, params: Params) -> dict[str, str]:
+        """Record one check; return what the progress bar shows."""
+        values = {"train_loss": loss}
+        if self._validation is not None:
+            held_out = self._validation
+            arrays = (held_out.x, held_out.y, held_out.z, held_out.t)
+            values["validation_loss"] = float(_validation_loss(self._graphdef, params, *arrays))
+            self._compare(values["validation_loss"], params)
+        if self._extra is not None:
+            values |= self._extra(params)
+        for name, value in values.items():
+            steps, recorded = self.history.setdefault(name, ([], []))
+            steps.append(step)
+            recorded.append(value)
+        return {name: f"{value:.4g}" for name, value in values.items()}
+
+    def best(self, last: Params) -> Params:
+        """Return the weights to keep."""
+        keep_best = self._config.restore_best or self._config.early_stopping
+        return self._best[1] if keep_best and self._best is not None else last
+
+    def _compare(self, loss: float, params: Params) -> None:
+        if self._best is None or loss < self._best[0]:
+            self._best, self._since_best = (loss, params), 0
+            return
+        self._since_best += 1
+        self.should_stop = self._config.early_stopping and self._since_best >= self._config.patience
