@@ -36,7 +36,9 @@ def check_count(argument: str, value: int, *, minimum: int = 1, remedy: str = ""
     """Raise a ``ValueError`` unless `value` is a whole number of at least `minimum`."""
     whole = _is_number(value) and float(value).is_integer()
     if not whole or value < minimum:
-        raise ValueError(f"`{argument}` must be a whole number of at least {minimum}, got {value!r}.{_sentence(remedy)}")
+        raise ValueError(
+            f"`{argument}` must be a whole number of at least {minimum}, got {value!r}.{_sentence(remedy)}"
+        )
 
 
 def _is_number(value: object) -> bool:

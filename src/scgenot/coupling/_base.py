@@ -66,9 +66,7 @@ class Coupling(abc.ABC):
         """How solving went."""
 
     @abc.abstractmethod
-    def conditional(
-        self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int
-    ) -> Int[Array, "k n_draws"]:
+    def conditional(self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int) -> Int[Array, "k n_draws"]:
         """Draw `n_draws` target indices for each source index from its row of the plan, rows independently."""
 
     @abc.abstractmethod

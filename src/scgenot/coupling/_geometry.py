@@ -142,9 +142,7 @@ def draw_rows(
 
 
 @jax.jit
-def pair_costs(
-    geometry: Geometry, source: Int[Array, "k r"], target: Int[Array, "k r"]
-) -> Float[Array, "k r"]:
+def pair_costs(geometry: Geometry, source: Int[Array, "k r"], target: Int[Array, "k r"]) -> Float[Array, "k r"]:
     """Return costs over epsilon of single pairs."""
     one = jax.vmap(lambda i, j: geometry.cost(geometry.x[i][None], geometry.y[j][None])[0, 0])
     return geometry.inverse * jax.vmap(one)(source, target)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from scgenot.costs import cost_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._sinkhorn import solve_potentials
-from scgenot.costs import cost_scale, resolve_cost
 
 
 def linear_coupling(

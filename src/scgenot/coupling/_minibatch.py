@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from scgenot.costs import Cost, cost_scale, resolve_cost
 from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry, draw_rows, soft_min_rows
 from scgenot.coupling._sinkhorn import extend_rows, sinkhorn_steps
-from scgenot.costs import Cost, cost_scale, resolve_cost
 
 _CHECK_EVERY = 10
 _BATCH = 1024
@@ -66,9 +66,7 @@ class MinibatchCoupling(Coupling):
             converged=violation <= self.config.tolerance,
         )
 
-    def conditional(
-        self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int
-    ) -> Int[Array, "k n_draws"]:
+    def conditional(self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int) -> Int[Array, "k n_draws"]:
         """Draw target indices for each source index; every draw comes from a batch of its own."""
         k = len(source_indices)
         batch_size = min(_BATCH, k)

@@ -70,9 +70,7 @@ class PotentialCoupling(Coupling):
             converged=found.converged,
         )
 
-    def conditional(
-        self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int
-    ) -> Int[Array, "k n_draws"]:
+    def conditional(self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int) -> Int[Array, "k n_draws"]:
         """Draw `n_draws` target indices for each source index from its row of the plan, rows independently."""
         chosen = jnp.asarray(source_indices)
         matrix = None if self.geometry.matrix is None else self.geometry.matrix[chosen]

@@ -38,9 +38,7 @@ class Potentials:
     converged: bool = False
 
 
-def extend_rows(
-    geometry: Geometry, log_b: Float[Array, " m"], v: Float[Array, " m"], tau: float
-) -> Float[Array, " n"]:
+def extend_rows(geometry: Geometry, log_b: Float[Array, " m"], v: Float[Array, " m"], tau: float) -> Float[Array, " n"]:
     """Return the row potential that column potentials imply: the soft c-transform, damped by `tau`.
 
     It is defined for any cells, also for ones that were not part of the problem.
@@ -113,9 +111,7 @@ def _annealed(geometry: Geometry, a, b, config: CouplingConfig) -> Float[Array, 
     return v * (factors[-1] if factors else 1.0)
 
 
-def _iterate(
-    geometry: Geometry, a, b, v, config: CouplingConfig, tolerance: float, max_iterations: int
-) -> Potentials:
+def _iterate(geometry: Geometry, a, b, v, config: CouplingConfig, tolerance: float, max_iterations: int) -> Potentials:
     """Run Sinkhorn from `v` until the marginals fit, a few iterations a compiled call."""
     n, m = geometry.shape
     log_a, log_b = _log(a), _log(b)
@@ -125,7 +121,9 @@ def _iterate(
     omega, history, done = 1.0, [], 0
     best = float("inf")
     while done < max_iterations:
-        u, v, violation = sinkhorn_steps(geometry, log_a, log_b, u, v, taus, omega, min(per_call, max_iterations - done))
+        u, v, violation = sinkhorn_steps(
+            geometry, log_a, log_b, u, v, taus, omega, min(per_call, max_iterations - done)
+        )
         done += per_call
         violation = float(violation)
         history.append(violation)

@@ -98,7 +98,9 @@ def solve_coupling(
 def _cells(name: str, cells) -> Float[Array, "n d"]:
     array = np.asarray(cells)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"`{name}` must be a cells x features array with at least one of each, got shape {array.shape}.")
+        raise ValueError(
+            f"`{name}` must be a cells x features array with at least one of each, got shape {array.shape}."
+        )
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)

@@ -78,7 +78,7 @@ class QuadraticGaussianProblem:
         kl = 0.5 * np.sum(np.clip(np.log(4 * self._products / self.epsilon), 0, None))
         return float(constant - 2 * np.sum(self.cross_singular_values**2) + self.epsilon * kl)
 
-    def cross_cov(self, signs: Sequence[float] | np.ndarray | None = None) -> Float[np.ndarray, "d_x d_y"]:
+    def cross_cov(self, signs: Sequence[int | float] | np.ndarray | None = None) -> Float[np.ndarray, "d_x d_y"]:
         """Cross-covariance E[x y'] of an optimal plan, shape (d_x, d_y).
 
         Parameters
@@ -102,7 +102,7 @@ class QuadraticGaussianProblem:
         return cross
 
     def conditional(
-        self, x: Float[Array | np.ndarray, "n d_x"], signs: Sequence[float] | np.ndarray | None = None
+        self, x: Float[Array | np.ndarray, "n d_x"], signs: Sequence[int | float] | np.ndarray | None = None
     ) -> tuple[Float[np.ndarray, "n d_y"], Float[np.ndarray, "d_y d_y"]]:
         """Mean of pi(. | x) for each row of x, shape (n, d_y), and its covariance, shape (d_y, d_y).
 

@@ -9,9 +9,7 @@ from jaxtyping import Array, Float
 from scgenot.flow._velocity import VelocityField
 
 
-def noise_and_time(
-    key: jax.Array, rows: int, target_dim: int
-) -> tuple[Float[Array, "rows dy"], Float[Array, " rows"]]:
+def noise_and_time(key: jax.Array, rows: int, target_dim: int) -> tuple[Float[Array, "rows dy"], Float[Array, " rows"]]:
     """Draw noise z ~ N(0, I) and times stratified over [0, 1], in random order over the rows."""
     noise_key, time_key, order_key = jax.random.split(key, 3)
     noise = jax.random.normal(noise_key, (rows, target_dim))

@@ -86,7 +86,9 @@ def sample_blocks(
         parts = []
         for first in range(0, len(block_ids), rows):
             some = slice(first, first + rows)
-            parts.append(_padded(graphdef, weights, key, block_cells[some], block_ids[some], sample_ids[some], ode, rows))
+            parts.append(
+                _padded(graphdef, weights, key, block_cells[some], block_ids[some], sample_ids[some], ode, rows)
+            )
         # One host copy a block; the loop above only queues work.
         samples = np.concatenate([np.asarray(part)[:size] for part, size in parts])
         yield place, samples.reshape(place.stop - place.start, n_samples, -1)

@@ -195,9 +195,14 @@ class GENOTSolver:
         check_count("n_samples", n_samples)
         x = self._cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        return sample_blocks(
-            self.graphdef, self.weights, as_key(rng), x, ids, n_samples, ode or ODEConfig(), rows=rows
+        return sample_blocks(self.graphdef, self.weights, as_key(rng), x, ids, n_samples, ode or ODEConfig(), rows=rows)
+
+    def weights_template(self) -> FlowWeights:
+        """Return the shapes of the weights, to read saved ones into."""
+        source, target = (
+            Standardizer(*2 * (jax.ShapeDtypeStruct((d,), jnp.float32),)) for d in (self.source_dim, self.target_dim)
         )
+        return FlowWeights(nnx.split(self._abstract())[1], source, target)
 
     def _cells(self, x: Any) -> Float[np.ndarray, "n dx"]:
         x = np.asarray(x, np.float32)
@@ -209,7 +214,7 @@ class GENOTSolver:
         return x
 
     def _abstract(self) -> VelocityField:
-        build = lambda: VelocityField(self.source_dim, self.target_dim, self.config, rngs=nnx.Rngs(0))  # noqa: E731
+        build = lambda: VelocityField(self.source_dim, self.target_dim, self.config, rngs=nnx.Rngs(0))
         return nnx.eval_shape(build)
 
     def _validation(

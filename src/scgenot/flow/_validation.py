@@ -29,8 +29,6 @@ def held_out_divergence(
     some = {"source": source, "target": target}
     for name, cells in some.items():
         some[name] = cells[np.linspace(0, len(cells) - 1, min(_CELLS, len(cells))).round().astype(int)]
-    blocks = sample_blocks(
-        graphdef, weights, key, some["source"], np.arange(len(some["source"])), 1, _ODE, rows=_CELLS
-    )
+    blocks = sample_blocks(graphdef, weights, key, some["source"], np.arange(len(some["source"])), 1, _ODE, rows=_CELLS)
     transported = np.concatenate([block[:, 0] for _, block in blocks])
     return {"validation_sinkhorn_divergence": sinkhorn_divergence(transported, some["target"])}

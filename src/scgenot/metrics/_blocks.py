@@ -31,8 +31,8 @@ def distance_blocks(
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block m"]]]:
     """Yield ``(rows, distances of x[rows] to all y)``.
 
-    SciPy sums the squared differences of each pair by itself. That is slower than expanding the square and using a matrix
-    product, but equal points get distance exactly 0, and equal pairs get equal distances.
+    SciPy sums the squared differences of each pair by itself. That is slower than expanding the square and using a
+    matrix product, but equal points get distance exactly 0, and equal pairs get equal distances.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jax import Array
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from scgenot.metrics._blocks import row_blocks
 from scgenot.metrics._checks import as_points, check_finite
@@ -170,10 +171,10 @@ def _bw2(x_mean: np.ndarray, x_cov: np.ndarray, y_mean: np.ndarray, y_cov: np.nd
     traces = np.trace(x_cov, axis1=-2, axis2=-1) + np.trace(y_cov, axis1=-2, axis2=-1)
     shift = np.sum((x_mean - y_mean) ** 2, axis=-1)
     # Rounding can leave a tiny negative number where the laws agree.
-    return np.clip(0.5 * shift + 0.5 * traces - cross, 0.0, None)
+    return np.asarray(np.clip(0.5 * shift + 0.5 * traces - cross, 0.0, None))
 
 
-def _as_mean(name: str, value) -> np.ndarray:
+def _as_mean(name: str, value: ArrayLike) -> np.ndarray:
     mean = np.asarray(value, dtype=np.float64)
     if mean.ndim < 1 or mean.shape[-1] < 1:
         raise ValueError(f"`{name}` must have shape (..., d), got {mean.shape}. Pass a vector, of length 1 if d = 1.")
@@ -181,7 +182,7 @@ def _as_mean(name: str, value) -> np.ndarray:
     return mean
 
 
-def _as_cov(name: str, value, width: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+def _as_cov(name: str, value: ArrayLike, width: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
     cov = np.asarray(value, dtype=np.float64)
     if cov.shape[-2:] != (width, width) or (shape is not None and cov.shape != shape):
         wanted = shape if shape is not None else f"(..., {width}, {width})"
@@ -195,7 +196,7 @@ def _as_cov(name: str, value, width: int, shape: tuple[int, ...] | None = None) 
     return cov
 
 
-def _total_variance(name: str, value, width: int) -> float:
+def _total_variance(name: str, value: ArrayLike, width: int) -> float:
     array = np.asarray(value, dtype=np.float64)
     total = float(array) if array.ndim == 0 else float(np.trace(_as_cov(name, array, width, shape=(width, width))))
     if not (np.isfinite(total) and total > 0):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from jax import Array
 from jaxtyping import Real
+from numpy.typing import ArrayLike
 from sklearn.neighbors import KNeighborsClassifier
 
 from scgenot.metrics._checks import as_point_pair
@@ -15,9 +14,9 @@ from scgenot.metrics._checks import as_point_pair
 
 def label_transfer_accuracy(
     x: Real[Array | np.ndarray, "n d"],
-    x_labels: Sequence | np.ndarray,
+    x_labels: ArrayLike,
     y: Real[Array | np.ndarray, "m d"],
-    y_labels: Sequence | np.ndarray,
+    y_labels: ArrayLike,
     k: int = 5,
 ) -> float:
     """Share of transported cells whose nearest target cells, by majority, carry the right label.
@@ -65,7 +64,7 @@ def label_transfer_accuracy(
     return float(np.mean(predicted == x_labels))
 
 
-def _as_labels(name: str, value, n: int) -> np.ndarray:
+def _as_labels(name: str, value: ArrayLike, n: int) -> np.ndarray:
     labels = np.asarray(value)
     if labels.shape != (n,):
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 
 import jax
@@ -72,7 +71,7 @@ def sinkhorn_divergence(
     if mean_cost <= 0.0:
         return 0.0
     scale = np.sqrt(mean_cost)
-    value, converged = _divergence(jnp.asarray(x / scale), jnp.asarray(y / scale), float(epsilon))
+    value, converged = _divergence(jnp.asarray(x / scale), jnp.asarray(y / scale), jnp.asarray(epsilon, jnp.float32))
     if not bool(converged):
         warnings.warn(
             f"Sinkhorn did not converge within {_MAX_ITERATIONS} iterations at `epsilon`={epsilon}; the divergence is "
@@ -83,8 +82,8 @@ def sinkhorn_divergence(
     return float(value) * mean_cost
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _divergence(x: Array, y: Array, epsilon: float) -> tuple[Array, Array]:
+@jax.jit
+def _divergence(x: Array, y: Array, epsilon: Array) -> tuple[Array, Array]:
     value, output = ott_divergence.sinkhorn_divergence(
         pointcloud.PointCloud,
         x,

@@ -1,0 +1,122 @@
+"""A model as a directory: one JSON file that a person can read, weights as safetensors, optionally the AnnData."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+FORMAT = 1
+_JSON = "scgenot.json"
+_WEIGHTS = "weights.safetensors"
+_ADATA = "adata.h5ad"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """What a directory holds.
+
+    Attributes
+    ----------
+    content
+        Everything but the numbers.
+    arrays
+        Weights by their path in the tree of weights.
+    adata_path
+        The AnnData saved along, if there is one.
+    """
+
+    content: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    adata_path: Path | None
+
+
+def flatten_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """Return the leaves of a tree by their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten_arrays(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a tree like `template` with the leaves that :func:`flatten_arrays` gave.
+
+    Raises
+    ------
+    ValueError
+        If paths or shapes do not fit.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+    found = []
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path)
+        if name not in arrays or arrays[name].shape != leaf.shape:
+            got = "nothing" if name not in arrays else f"shape {arrays[name].shape}"
+            raise ValueError(f"the saved weights do not fit this model: {name} should be {leaf.shape}, got {got}.")
+        found.append(jax.numpy.asarray(arrays[name]))
+    return jax.tree_util.tree_unflatten(structure, found)
+
+
+def write_model(
+    directory: str | Path, content: dict[str, Any], arrays: dict[str, np.ndarray], *, prefix: str, overwrite: bool
+) -> Path:
+    """Write a model; return the path at which its AnnData would be saved.
+
+    Raises
+    ------
+    FileExistsError
+        If the directory exists and `overwrite` is false.
+    """
+    directory = Path(directory)
+    if directory.exists() and not overwrite:
+        raise FileExistsError(f"{str(directory)!r} exists already. Choose another directory, or pass overwrite=True.")
+    directory.mkdir(parents=True, exist_ok=True)
+    # NumPy copies: safetensors writes buffers as they lie, and a transposed view would be written transposed.
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / f"{prefix}{_WEIGHTS}")
+    text = json.dumps({"format": FORMAT} | content, indent=2, default=_plain)
+    (directory / f"{prefix}{_JSON}").write_text(text + "\n")
+    adata_path = directory / f"{prefix}{_ADATA}"
+    # An AnnData from an earlier save would be taken for this model's.
+    adata_path.unlink(missing_ok=True)
+    return adata_path
+
+
+def read_model(directory: str | Path, *, prefix: str) -> SavedModel:
+    """Read a model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model in the directory.
+    ValueError
+        If it was written by a later version of this package.
+    """
+    directory = Path(directory)
+    described = directory / f"{prefix}{_JSON}"
+    if not described.is_file():
+        raise FileNotFoundError(
+            f"{str(directory)!r} holds no saved model: there is no {described.name}. "
+            "Pass the directory that was given to `model.save`, and its `prefix` if it had one."
+        )
+    content = json.loads(described.read_text())
+    if content.get("format", 0) > FORMAT:
+        raise ValueError(
+            f"{str(directory)!r} was written by scgenot {content.get('version')}, in a later format than this "
+            "version reads. Update scgenot."
+        )
+    adata_path = directory / f"{prefix}{_ADATA}"
+    return SavedModel(
+        content, load_file(directory / f"{prefix}{_WEIGHTS}"), adata_path if adata_path.is_file() else None
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"cannot save a {type(value).__name__} as JSON.")
