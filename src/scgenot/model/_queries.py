@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from scgenot._messages import check_count
 from scgenot._rng import RNG
 from scgenot.flow import GENOTSolver, ODEConfig, conditional_mean, conditional_variance, cosine_variance
+from scgenot.model._persistence import cost_name
 from scgenot.model._populations import PopulationSpec, read_representation, select_source_rows
 
 
@@ -183,6 +184,23 @@ class QueriesMixin:
         found = self.summarize(adata, **arguments, displacement=displacement)
         names = self._some_adata(adata).obs_names[found.rows]
         return pd.DataFrame({"cos_var": found.cos_var, "variance": found.variance}, index=names)
+
+    def describe(self) -> dict[str, str | float | int]:
+        """Return what the model maps and how, in plain values that an AnnData can store."""
+        spec, config = self._spec, self._coupling_config
+        return {
+            "population_key": spec.population_key,
+            "source": str(spec.source),
+            "target": str(spec.target),
+            "source_rep": spec.source_rep,
+            "target_rep": spec.target_rep,
+            "problem": self._problem,
+            "coupling": self._coupling_kind,
+            "cost": cost_name(config.cost),
+            "epsilon": float(config.epsilon),
+            "tau_source": float(config.tau_source),
+            "tau_target": float(config.tau_target),
+        }
 
     def _some_adata(self, adata: AnnData | None) -> AnnData:
         if adata is None:

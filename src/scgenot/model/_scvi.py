@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import rich.pretty  # noqa: F401  (scvi-tools prints with it, and counts on somebody having imported it)
+import rich.pretty
 import rich.table
 from anndata import AnnData
 from scvi.data import AnnDataManager

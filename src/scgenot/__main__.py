@@ -1,0 +1,71 @@
+"""The command line: ``scgenot demo`` and ``scgenot transport``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scgenot import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (0 done, 2 wrong input)."""
+    arguments = _parser().parse_args(argv)
+    # Commands are imported late, so that `--help` answers at once.
+    from scgenot import _commands
+
+    run = {"demo": _commands.demo, "transport": _commands.transport}[arguments.command]
+    try:
+        run(arguments)
+    except (ValueError, KeyError, FileNotFoundError, FileExistsError, RuntimeError) as error:
+        # What users can mend is said in the message; a traceback would bury it.
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"scgenot {arguments.command}: {text}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scgenot", description="Where cells go, and how sure that is: neural optimal transport for single cells."
+    )
+    parser.add_argument("--version", action="version", version=f"scgenot {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    demo = commands.add_parser("demo", help="transport real cells that ship with scanpy; takes about a minute")
+    demo.add_argument("--out", type=Path, default=Path("scgenot-demo"), metavar="DIR", help="where results go")
+    _common(demo)
+
+    transport = commands.add_parser("transport", help="train on a file, and write it with the transported cells")
+    transport.add_argument("input", type=Path, metavar="IN.h5ad")
+    transport.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.h5ad")
+    transport.add_argument("--population-key", required=True, help="obs column that tells populations apart")
+    transport.add_argument("--source", required=True, help="its category to transport from")
+    transport.add_argument("--target", required=True, help="its category to transport to")
+    transport.add_argument("--source-rep", default="X_pca", help="obsm key, or X (default: %(default)s)")
+    transport.add_argument("--target-rep", default=None, help="the same for target cells, where it differs")
+    transport.add_argument("--weights-key", default=None, help="obs column of prior weights")
+    transport.add_argument("--cost", default="sqeuclidean", help="ground cost (default: %(default)s)")
+    transport.add_argument("--epsilon", type=float, default=0.05, help="entropy, in mean costs (default: %(default)s)")
+    transport.add_argument("--tau-source", type=float, default=1.0, help="1 is balanced (default: %(default)s)")
+    transport.add_argument("--tau-target", type=float, default=1.0, help="1 is balanced (default: %(default)s)")
+    transport.add_argument("--coupling", default="global", help="global or minibatch (default: %(default)s)")
+    transport.add_argument("--n-samples", type=int, default=30, help="samples a cell (default: %(default)s)")
+    transport.add_argument("--store-samples", action="store_true", help="keep the samples in obsm")
+    transport.add_argument("--key-added", default="genot", help="where results go in the AnnData")
+    transport.add_argument("--save-model", type=Path, default=None, metavar="DIR", help="keep the trained model")
+    transport.add_argument("--overwrite", action="store_true", help="write over files that exist")
+    _common(transport)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-steps", type=int, default=None, help="training steps")
+    parser.add_argument("--rng", type=int, default=0, help="seed (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

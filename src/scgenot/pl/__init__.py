@@ -1,0 +1,7 @@
+"""Plots in the manner of scanpy."""
+
+from scgenot.pl._history import history
+from scgenot.pl._transport import transport
+from scgenot.pl._uncertainty import uncertainty
+
+__all__ = ["history", "transport", "uncertainty"]

@@ -1,0 +1,95 @@
+"""What the plots share: embeddings, where cells land on them, and how a figure ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.neighbors import NearestNeighbors
+
+from scgenot._messages import did_you_mean
+
+GREY = "#d9d9d9"
+SOURCE_COLOR, TARGET_COLOR = "#3b6fb6", "#c9892b"
+_NEIGHBORS = 5
+
+
+def result_params(adata: AnnData, key: str) -> dict[str, Any]:
+    """Return what :func:`scgenot.tl.transport` noted under `key`."""
+    if key not in adata.uns or f"{key}_uncertainty" not in adata.obs:
+        raise KeyError(
+            f"`key`={key!r}: there is no result of that name in this adata. Call `scgenot.tl.transport(adata, model, "
+            f"key_added={key!r})` first.{did_you_mean(key, adata.uns)}"
+        )
+    return adata.uns[key]["params"]
+
+
+def embedding(adata: AnnData, basis: str) -> Float[np.ndarray, "n 2"]:
+    """Return the first two coordinates of an embedding; ``"umap"`` stands for ``"X_umap"``."""
+    for name in (basis, f"X_{basis}"):
+        if name in adata.obsm:
+            coordinates = np.asarray(adata.obsm[name], dtype=np.float64)
+            if coordinates.ndim != 2 or coordinates.shape[1] < 2:
+                raise ValueError(f"`basis`={basis!r} must have at least two columns, got shape {coordinates.shape}.")
+            return coordinates[:, :2]
+    there = ", ".join(repr(name) for name in adata.obsm) or "none"
+    raise KeyError(f"`basis`={basis!r} is no key of adata.obsm.{did_you_mean(basis, adata.obsm)} There are: {there}.")
+
+
+def population_mask(adata: AnnData, params: dict[str, Any], side: str) -> Bool[np.ndarray, " n"]:
+    """Return which cells belong to a population; none where `adata` has no such column."""
+    key = params["population_key"]
+    if key not in adata.obs:
+        return np.zeros(adata.n_obs, dtype=bool)
+    return (adata.obs[key].astype(str) == params[side]).to_numpy()
+
+
+def landing_places(
+    adata: AnnData, params: dict[str, Any], transported: Float[np.ndarray, "n d"], coordinates: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n 2"]:
+    """Return where transported cells lie on an embedding: amid their nearest target cells.
+
+    An embedding such as UMAP has no formula for new points; the mean place of the five nearest target cells, nearest
+    in the target representation, is where a reader would look for them.
+    """
+    target = np.flatnonzero(population_mask(adata, params, "target"))
+    if len(target) == 0:
+        raise ValueError(
+            f"this adata has no {params['target']!r} cells to place transported cells among. "
+            "Plot an AnnData with both populations."
+        )
+    rep = params["target_rep"]
+    cells = adata.X if rep == "X" else adata.obsm[rep]
+    cells = cells[target]
+    cells = cells.toarray() if hasattr(cells, "toarray") else np.asarray(cells)
+    search = NearestNeighbors(n_neighbors=min(_NEIGHBORS, len(target))).fit(cells)
+    nearest = search.kneighbors(transported, return_distance=False)
+    return coordinates[target][nearest].mean(axis=1)
+
+
+def new_axes(ax: Axes | None, *, size: tuple[float, float] = (5.2, 4.4)) -> Axes:
+    """Return `ax`, or the axes of a new figure."""
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def bare(ax: Axes, basis: str, title: str) -> None:
+    """Dress axes that show an embedding: coordinates of an embedding mean nothing, so no ticks."""
+    name = basis.removeprefix("X_").upper()
+    ax.set(xticks=[], yticks=[], xlabel=f"{name} 1", ylabel=f"{name} 2", title=title)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def finish(figure: Figure, axes: Any, show: bool | None, save: str | Path | None) -> Any:
+    """Save and show as asked; return the axes unless they were shown."""
+    if save is not None:
+        figure.savefig(save, dpi=200, bbox_inches="tight")
+    if show:
+        plt.show()
+        return None
+    return axes

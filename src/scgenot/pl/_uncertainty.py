@@ -1,0 +1,118 @@
+"""How sure the model is of each source cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from scgenot._messages import did_you_mean, one_of
+from scgenot.pl._common import GREY, SOURCE_COLOR, bare, embedding, finish, new_axes, result_params
+
+_LABELS = {"uncertainty": "uncertainty (cos-var)", "variance": "variance of the samples"}
+
+
+def uncertainty(
+    adata: AnnData,
+    *,
+    basis: str = "X_umap",
+    key: str = "genot",
+    value: Literal["uncertainty", "variance"] = "uncertainty",
+    groupby: str | None = None,
+    size: float | None = None,
+    cmap: str = "viridis",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes | list[Axes] | None:
+    """Draw the uncertainty of transported cells on an embedding and, if wanted, by group.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scgenot.tl.transport`.
+    basis
+        Key of ``adata.obsm``, with or without ``X_``.
+    key
+        The `key_added` of the result.
+    value
+        Which of the two measures.
+    groupby
+        Column of ``adata.obs``: adds a box plot by group, from the most certain to the least certain one.
+    size
+        Area of the points.
+    cmap
+        Colour map.
+    ax
+        Axes to draw the embedding on; not with `groupby`.
+    show
+        Whether to show the figure.
+    save
+        Path to write the figure to.
+
+    Returns
+    -------
+    The axes (two with `groupby`), or ``None`` if shown.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, embedding or column.
+    ValueError
+        If `value` is not one of the two, or both `ax` and `groupby` are given.
+    """
+    if value not in _LABELS:
+        raise ValueError(one_of("value", value, _LABELS))
+    if groupby is not None and ax is not None:
+        raise ValueError("`groupby` draws two panels on a figure of its own; leave `ax` out.")
+    if groupby is not None and groupby not in adata.obs:
+        raise KeyError(f"`groupby`={groupby!r} is no column of adata.obs.{did_you_mean(groupby, adata.obs.columns)}")
+    params = result_params(adata, key)
+    coordinates = embedding(adata, basis)
+    values = adata.obs[f"{key}_{value}"].to_numpy(dtype=np.float64)
+    moved = np.flatnonzero(~np.isnan(values))
+    # The least certain cells are drawn last, on top.
+    moved = moved[np.argsort(values[moved])]
+    boxes = None
+    if groupby is None:
+        ax = new_axes(ax)
+    else:
+        _, (ax, boxes) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1.25, 1))
+    size = size or float(np.clip(12000 / adata.n_obs, 1, 18))
+    ax.scatter(*coordinates.T, s=size, color=GREY, linewidths=0, rasterized=True)
+    low, high = np.quantile(values[moved], [0.02, 0.98])
+    points = ax.scatter(
+        *coordinates[moved].T,
+        c=values[moved],
+        s=1.4 * size,
+        cmap=cmap,
+        vmin=low,
+        vmax=high,
+        linewidths=0,
+        rasterized=True,
+    )
+    ax.figure.colorbar(points, ax=ax, shrink=0.7, label=_LABELS[value])
+    bare(ax, basis, f"{params['source']} → {params['target']}")
+    if boxes is None:
+        return finish(ax.figure, ax, show, save)
+    _box_plot(boxes, values[moved], adata.obs[groupby].iloc[moved].astype(str).to_numpy(), _LABELS[value])
+    return finish(ax.figure, [ax, boxes], show, save)
+
+
+def _box_plot(ax: Axes, values: np.ndarray, groups: np.ndarray, label: str) -> None:
+    by_group = {name: values[groups == name] for name in np.unique(groups)}
+    order = sorted(by_group, key=lambda name: np.median(by_group[name]))
+    names = [f"{name} ({len(by_group[name])})" for name in order]
+    drawn = ax.boxplot(
+        [by_group[name] for name in order], orientation="horizontal", showfliers=False, patch_artist=True, widths=0.6
+    )
+    for box, line in zip(drawn["boxes"], drawn["medians"], strict=True):
+        box.set(facecolor=SOURCE_COLOR, alpha=0.6, edgecolor="none")
+        line.set_color("black")
+    ax.set_yticks(np.arange(1, len(order) + 1), names)
+    ax.set(xlabel=label, title="by group (cells)")
+    ax.spines[["top", "right"]].set_visible(False)

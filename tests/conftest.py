@@ -1,0 +1,123 @@
+"""Shared fixtures, and shape checks in every array-level room while tests run."""
+
+from __future__ import annotations
+
+import jaxtyping
+
+# Before anything imports these rooms: each annotated function then checks shapes and types of what goes in and out.
+_ROOMS = ["scgenot.costs", "scgenot.coupling", "scgenot.flow", "scgenot.metrics", "scgenot.datasets"]
+_HOOK = jaxtyping.install_import_hook(_ROOMS, "beartype.beartype")
+
+import copy  # noqa: E402
+
+import anndata as ad  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+import scipy.sparse as sp  # noqa: E402
+
+from scgenot.flow import FlowConfig  # noqa: E402
+
+SETUP = {"population_key": "condition", "source": "control", "target": "stimulated", "source_rep": "X_pca"}
+SMALL = FlowConfig(hidden=(32, 32))
+# One shape for all: the training step is compiled once for the whole session.
+BRIEF = {"max_steps": 40, "batch_size": 64, "check_every": 20, "progress_bar": False}
+SHIFT = np.array([4.0, 0.0, -2.0], np.float32)
+
+
+def make_adata(n_control: int = 60, n_stimulated: int = 50, *, seed: int = 0, other: int = 10) -> ad.AnnData:
+    """Control and stimulated cells in random order, with a few cells that belong to neither."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(["control", "stimulated", "unused"], [n_control, n_stimulated, other])
+    labels = rng.permutation(labels)
+    n = len(labels)
+    pca = rng.normal(size=(n, 3)).astype(np.float32) * np.array([1.0, 0.7, 0.4], np.float32)
+    pca[labels == "stimulated"] += SHIFT
+    counts = sp.csr_matrix(rng.poisson(1.0, size=(n, 6)).astype(np.float32))
+    obs = pd.DataFrame(
+        {
+            "condition": pd.Categorical(labels),
+            "day": np.select([labels == "control", labels == "stimulated"], [2, 4], 9),
+            "mass": rng.uniform(0.5, 2.0, n),
+            "donor": pd.Categorical(rng.choice(["a", "b"], n)),
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
+    adata = ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(6)]))
+    adata.obsm["X_pca"] = pca
+    adata.obsm["X_wide"] = np.concatenate([pca, pca], axis=1)
+    adata.obsm["frame"] = pd.DataFrame(pca, index=adata.obs_names, columns=["a", "b", "c"])
+    adata.varm["PCs"] = rng.normal(size=(6, 3)).astype(np.float32)
+    adata.layers["counts"] = counts.copy()
+    adata.uns["note"] = {"kept": [1, 2]}
+    return adata
+
+
+def snapshot(adata: ad.AnnData) -> dict:
+    """Return a deep copy of all that an AnnData holds, as plain values that :func:`assert_same` compares."""
+    dense = lambda x: x.toarray() if sp.issparse(x) else np.array(x)
+    return {
+        "X": None if adata.X is None else dense(adata.X[:]),
+        "obs": adata.obs.copy(deep=True),
+        "var": adata.var.copy(deep=True),
+        "obsm": {k: v.copy() for k, v in adata.obsm.items()},
+        "varm": {k: v.copy() for k, v in adata.varm.items()},
+        "layers": {k: dense(v) for k, v in adata.layers.items()},
+        "obsp": {k: dense(v) for k, v in adata.obsp.items()},
+        "uns": copy.deepcopy(dict(adata.uns)),
+    }
+
+
+def assert_same(adata: ad.AnnData, before: dict, *, new_uns: tuple[str, ...] = ()) -> None:
+    """Fail unless `adata` is what it was, down to names, dtypes and order; `uns` may have gained `new_uns`."""
+    after = snapshot(adata)
+    pd.testing.assert_frame_equal(after["obs"], before["obs"])
+    pd.testing.assert_frame_equal(after["var"], before["var"])
+    for slot in ("obsm", "varm", "layers", "obsp"):
+        assert list(after[slot]) == list(before[slot]), slot
+        for key, value in before[slot].items():
+            if isinstance(value, pd.DataFrame):
+                pd.testing.assert_frame_equal(after[slot][key], value)
+            else:
+                assert after[slot][key].dtype == value.dtype
+                np.testing.assert_array_equal(after[slot][key], value)
+    if before["X"] is not None:
+        np.testing.assert_array_equal(after["X"], before["X"])
+    assert set(after["uns"]) == set(before["uns"]) | set(new_uns)
+    for key, value in before["uns"].items():
+        assert after["uns"][key] == value, key
+
+
+SCVI_UNS = ("_scvi_uuid", "_scvi_manager_uuid")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def adata():
+    """Two populations in three dimensions, 60 and 50 cells, and 10 of neither."""
+    return make_adata()
+
+
+@pytest.fixture
+def ready(adata):
+    """The same after setup."""
+    from scgenot import GENOT
+
+    GENOT.setup_anndata(adata, **SETUP)
+    return adata
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """A small trained model. Tests that change it copy it, or train another one."""
+    from scgenot import GENOT
+
+    adata = make_adata()
+    GENOT.setup_anndata(adata, **SETUP)
+    model = GENOT(adata, flow_config=SMALL)
+    model.train(**BRIEF | {"max_steps": 200})
+    return model
