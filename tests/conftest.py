@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import jaxtyping
+from beartype import BeartypeConf, beartype
 
 # Before anything imports these rooms: each annotated function then checks shapes and types of what goes in and out.
+# As type checkers read annotations (PEP 484): where `float` stands, a whole number will do.
+_CHECKER = types.ModuleType("scgenot_tests_typechecker")
+_CHECKER.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+sys.modules[_CHECKER.__name__] = _CHECKER
 _ROOMS = ["scgenot.costs", "scgenot.coupling", "scgenot.flow", "scgenot.metrics", "scgenot.datasets"]
-_HOOK = jaxtyping.install_import_hook(_ROOMS, "beartype.beartype")
+_HOOK = jaxtyping.install_import_hook(_ROOMS, "scgenot_tests_typechecker.check")
 
 import copy  # noqa: E402
 
@@ -121,3 +129,11 @@ def trained():
     model = GENOT(adata, flow_config=SMALL)
     model.train(**BRIEF | {"max_steps": 200})
     return model
+
+
+@pytest.fixture
+def plain_calls():
+    """Switch the checks of annotations off, to see the package's own answer to an argument of the wrong type."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

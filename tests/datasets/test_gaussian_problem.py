@@ -107,6 +107,7 @@ def test_gaussian_pair_is_well_conditioned_and_reproducible():
         problem.epsilon = 1.0
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -123,6 +123,7 @@ def test_defaults_are_as_stated_and_reproducible():
         problem.epsilon_b = 2.0
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -98,6 +98,7 @@ def test_conditionals_over_the_source_make_up_the_target(rng, source, target):
     np.testing.assert_allclose(np.cov(problem.sample_target(rng, 60_000).T), problem.target_cov, atol=0.05)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -50,6 +50,7 @@ def test_seeds_and_generators():
     assert np.abs(first.target - other.target).max() > 0.1
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="`n` must be an integer of at least 1, got 0"):
         swiss_roll_spiral(0)

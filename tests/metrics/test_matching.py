@@ -48,6 +48,7 @@ def test_foscttm_does_not_count_ties(rng):
     assert foscttm(np.zeros((300, 2)), rng.normal(size=(300, 2))) == pytest.approx(0.25, abs=1e-3)  # as documented
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_foscttm_refuses_unmatched_rows():
     with pytest.raises(ValueError, match="matched row by row, got 4 and 3 rows"):
         foscttm(np.zeros((4, 2)), np.zeros((3, 2)))
@@ -76,6 +77,7 @@ def test_k_neighbours_vote_by_majority():
     assert label_transfer_accuracy(x, x_labels, y, y_labels, k=3) == 0.0
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     "x_labels, y_labels, k, message",
     [

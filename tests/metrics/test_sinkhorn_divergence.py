@@ -63,6 +63,7 @@ def test_says_when_it_did_not_converge(samples, monkeypatch):
     _sinkhorn._divergence.clear_cache()
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_bad_input_is_refused(samples):
     for epsilon in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="`epsilon` must be a positive fraction of the mean cost, got"):

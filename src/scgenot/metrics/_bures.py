@@ -196,7 +196,7 @@ def _as_cov(name: str, value: ArrayLike, width: int, shape: tuple[int, ...] | No
     return cov
 
 
-def _total_variance(name: str, value: ArrayLike, width: int) -> float:
+def _total_variance(name: str, value: float | Array | np.ndarray, width: int) -> float:
     array = np.asarray(value, dtype=np.float64)
     total = float(array) if array.ndim == 0 else float(np.trace(_as_cov(name, array, width, shape=(width, width))))
     if not (np.isfinite(total) and total > 0):

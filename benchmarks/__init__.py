@@ -1,0 +1,1 @@
+"""Figures of the project, each with its baseline and the floor of its metric: ``python -m benchmarks.NAME``."""
