@@ -7,7 +7,7 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-RNG: TypeAlias = int | np.integer | np.random.Generator | None
+RNG: TypeAlias = int | np.integer | np.random.Generator | jax.Array | None
 
 
 def as_key(rng: RNG) -> jax.Array:

@@ -20,7 +20,9 @@ from jaxtyping import Array, Float
 from scgenot._messages import check_positive, one_of
 
 Block: TypeAlias = Float[Array, "n m"]
-Points: TypeAlias = Float[Array, "n d"]
+Source: TypeAlias = Float[Array, "n d"]
+Target: TypeAlias = Float[Array, "m d"]
+Pairwise: TypeAlias = Callable[[Source, Target], Block]
 ScaleCost: TypeAlias = Literal["mean", "max"] | float
 
 _COSTS: dict[str, Cost] = {}
@@ -44,7 +46,7 @@ class Cost:
     """
 
     name: str
-    pairwise: Callable[[Points, Points], Block]
+    pairwise: Pairwise
     symmetric: bool = False
 
     def __call__(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -64,16 +66,16 @@ class Cost:
 class _Swapped:
     """A pairwise function with its two arguments exchanged."""
 
-    pairwise: Callable[[Points, Points], Block]
+    pairwise: Pairwise
 
-    def __call__(self, x: Points, y: Points) -> Block:
+    def __call__(self, x: Source, y: Target) -> Block:
         return self.pairwise(y, x).T
 
 
-def register_cost(name: str) -> Callable[[Callable[[Points, Points], Block]], Callable[[Points, Points], Block]]:
+def register_cost(name: str) -> Callable[[Pairwise], Pairwise]:
     """Make a symmetric pairwise function known under `name`."""
 
-    def decorate(pairwise: Callable[[Points, Points], Block]) -> Callable[[Points, Points], Block]:
+    def decorate(pairwise: Pairwise) -> Pairwise:
         _COSTS[name] = Cost(name, pairwise, symmetric=True)
         return pairwise
 
@@ -170,7 +172,7 @@ def _some_rows(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="cost")
-def _block(cost: Cost, x: Points, y: Points) -> Block:
+def _block(cost: Cost, x: Source, y: Target) -> Block:
     return cost(x, y)
 
 
@@ -180,12 +182,12 @@ class _AllPairs:
 
     function: Callable[..., Any]
 
-    def __call__(self, x: Points, y: Points) -> Block:
+    def __call__(self, x: Source, y: Target) -> Block:
         return jax.vmap(lambda one: jax.vmap(lambda other: self.function(one, other))(y))(x)
 
 
 @register_cost("sqeuclidean")
-def _sqeuclidean(x: Points, y: Points) -> Block:
+def _sqeuclidean(x: Source, y: Target) -> Block:
     """Squared Euclidean distance, without 1/2."""
     # The expansion |x|^2 + |y|^2 - 2 x'y loses digits far from the origin; distances do not change under a shift.
     centre = y.mean(axis=0)
@@ -195,21 +197,21 @@ def _sqeuclidean(x: Points, y: Points) -> Block:
 
 
 @register_cost("euclidean")
-def _euclidean(x: Points, y: Points) -> Block:
+def _euclidean(x: Source, y: Target) -> Block:
     return jnp.sqrt(_sqeuclidean(x, y))
 
 
 @register_cost("cosine")
-def _cosine(x: Points, y: Points) -> Block:
+def _cosine(x: Source, y: Target) -> Block:
     """One minus the cosine of the angle: in [0, 2]."""
     return jnp.maximum(1.0 - _unit(x) @ _unit(y).T, 0.0)
 
 
 @register_cost("pearson")
-def _pearson(x: Points, y: Points) -> Block:
+def _pearson(x: Source, y: Target) -> Block:
     """One minus the correlation across features: in [0, 2]."""
     return _cosine(x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True))
 
 
-def _unit(x: Points) -> Points:
+def _unit(x: Source) -> Source:
     return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), _TINY)

@@ -100,7 +100,7 @@ def test_extending_keeps_cost_and_scale(rng):
 def test_unbalanced_batches_leave_cells_without_counterpart_out(rng):
     near, far = rng.normal(size=(20, 2)), rng.normal(size=(20, 2)) + 6
     source, target = np.concatenate([near, far]).astype(np.float32), rng.normal(size=(30, 2)).astype(np.float32)
-    coupling = solve(source, target, CouplingConfig(epsilon=0.1, tau_source=0.6))
+    coupling = solve(source, target, CouplingConfig(epsilon=0.1, tau_source=0.6, tau_target=0.9))
     found = joint(coupling, 40, 30, batch_size=128, steps=20).sum(1)
     assert found[20:].sum() < 0.2
     assert coupling.diagnostics.mass < 1

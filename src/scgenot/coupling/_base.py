@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -66,7 +67,9 @@ class Coupling(abc.ABC):
         """How solving went."""
 
     @abc.abstractmethod
-    def conditional(self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int) -> Int[Array, "k n_draws"]:
+    def conditional(
+        self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
+    ) -> Int[Array, "k n_draws"]:
         """Draw `n_draws` target indices for each source index from its row of the plan, rows independently."""
 
     @abc.abstractmethod
@@ -79,5 +82,5 @@ class Coupling(abc.ABC):
         """
 
     @abc.abstractmethod
-    def extend(self, source: Float[Array, "k dx"], target: Float[Array, "l dy"]) -> Coupling:
+    def extend(self, source: Float[Array | np.ndarray, "k dx"], target: Float[Array | np.ndarray, "l dy"]) -> Coupling:
         """Return the coupling between other cells of the two populations that these potentials imply."""

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot.costs import Cost, cost_scale, resolve_cost
@@ -66,7 +67,9 @@ class MinibatchCoupling(Coupling):
             converged=violation <= self.config.tolerance,
         )
 
-    def conditional(self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int) -> Int[Array, "k n_draws"]:
+    def conditional(
+        self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
+    ) -> Int[Array, "k n_draws"]:
         """Draw target indices for each source index; every draw comes from a batch of its own."""
         k = len(source_indices)
         batch_size = min(_BATCH, k)
@@ -89,9 +92,11 @@ class MinibatchCoupling(Coupling):
             yield self._solve(solve_key, source)[:2]
             round_ += 1
 
-    def extend(self, source: Float[Array, "k dx"], target: Float[Array, "l dy"]) -> MinibatchCoupling:
+    def extend(
+        self, source: Float[Array | np.ndarray, "k dx"], target: Float[Array | np.ndarray, "l dy"]
+    ) -> MinibatchCoupling:
         """Return minibatch couplings between other cells of the two populations, with the same cost and scale."""
-        a, b = (jnp.full(len(points), 1.0 / len(points)) for points in (source, target))
+        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
         return dataclasses.replace(self, source=jnp.asarray(source), target=jnp.asarray(target), a=a, b=b)
 
     def _solve(self, key: jax.Array, source: Int[Array, "steps batch"], *, resample: bool | None = None):

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot.coupling._base import Coupling, Diagnostics
@@ -70,7 +71,9 @@ class PotentialCoupling(Coupling):
             converged=found.converged,
         )
 
-    def conditional(self, key: jax.Array, source_indices: Int[Array, " k"], n_draws: int) -> Int[Array, "k n_draws"]:
+    def conditional(
+        self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
+    ) -> Int[Array, "k n_draws"]:
         """Draw `n_draws` target indices for each source index from its row of the plan, rows independently."""
         chosen = jnp.asarray(source_indices)
         matrix = None if self.geometry.matrix is None else self.geometry.matrix[chosen]
@@ -95,7 +98,9 @@ class PotentialCoupling(Coupling):
             used += steps * batch_size
             round_ += 1
 
-    def extend(self, source: Float[Array, "k dx"], target: Float[Array, "l dy"]) -> PotentialCoupling:
+    def extend(
+        self, source: Float[Array | np.ndarray, "k dx"], target: Float[Array | np.ndarray, "l dy"]
+    ) -> PotentialCoupling:
         """Return the coupling between other cells of the two populations that these potentials imply."""
         old, config = self.geometry, self.config
         source, target = jnp.asarray(source, old.x.dtype), jnp.asarray(target, old.y.dtype)
@@ -103,7 +108,7 @@ class PotentialCoupling(Coupling):
         v = extend_rows(to_target.T, jnp.log(self.a), self.potentials.u, config.tau_target)
         to_source = dataclasses.replace(old, x=source, matrix=None)
         u = extend_rows(to_source, jnp.log(self.b), self.potentials.v, config.tau_source)
-        a, b = (jnp.full(len(points), 1.0 / len(points)) for points in (source, target))
+        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
         return dataclasses.replace(
             self,
             geometry=dataclasses.replace(old, x=source, y=target, matrix=None),

@@ -38,7 +38,9 @@ class Potentials:
     converged: bool = False
 
 
-def extend_rows(geometry: Geometry, log_b: Float[Array, " m"], v: Float[Array, " m"], tau: float) -> Float[Array, " n"]:
+def extend_rows(
+    geometry: Geometry, log_b: Float[Array, " m"], v: Float[Array, " m"], tau: float | Float[Array, ""]
+) -> Float[Array, " n"]:
     """Return the row potential that column potentials imply: the soft c-transform, damped by `tau`.
 
     It is defined for any cells, also for ones that were not part of the problem.
@@ -101,7 +103,7 @@ def _stored(geometry: Geometry, config: CouplingConfig) -> Geometry:
 
 def _annealed(geometry: Geometry, a, b, config: CouplingConfig) -> Float[Array, " m"]:
     """Return a column potential to start from, found at larger epsilons (four times smaller each time)."""
-    v = jnp.zeros(geometry.shape[1])
+    v = jnp.zeros(geometry.shape[1], jnp.float32)
     first = 1.0 / config.epsilon
     factors = [4.0**k for k in range(int(np.log(max(first, 1.0)) / np.log(4.0)), 0, -1)]
     for previous, factor in zip([None, *factors], factors, strict=False):
@@ -168,7 +170,7 @@ def _subset(key: jax.Array, weights: Float[Array, " n"], shrink: float) -> np.nd
 
 
 def _uniform(n: int) -> Float[Array, " n"]:
-    return jnp.full(n, 1.0 / n)
+    return jnp.full(n, 1.0 / n, jnp.float32)
 
 
 def _log(weights: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -113,7 +113,7 @@ def _cells(name: str, cells) -> Float[Array, "n d"]:
 
 def _marginal(name: str, weights, n: int) -> Float[Array, " n"]:
     if weights is None:
-        return jnp.full(n, 1.0 / n)
+        return jnp.full(n, 1.0 / n, jnp.float32)
     array = np.asarray(weights, dtype=np.float64)
     if array.shape != (n,):
         raise ValueError(f"`{name}` must hold one weight for each of the {n} cells, got shape {array.shape}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from scgenot._messages import check_count, check_positive, one_of
@@ -25,7 +26,7 @@ class FlowConfig:
         all features by one number (their relative variances stay), ``"none"`` only shifts nothing and scales nothing.
     """
 
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: Sequence[int] = (256, 256, 256)
     time_frequencies: int = 16
     standardize: Literal["feature", "global", "none"] = "feature"
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
 
 from scgenot.flow._config import ODEConfig
 from scgenot.flow._scaling import Standardizer
@@ -111,8 +111,8 @@ def _solve_rows(
     weights: FlowWeights,
     key: jax.Array,
     cells: Float[Array, "rows dx"],
-    cell_ids: Int[Array, " rows"],
-    sample_ids: Int[Array, " rows"],
+    cell_ids: UInt[Array, " rows"],
+    sample_ids: UInt[Array, " rows"],
     ode: ODEConfig,
 ) -> Float[Array, "rows dy"]:
     target_dim = weights.target_units.mean.shape[0]

@@ -183,7 +183,7 @@ def _run_steps(
     j: Int[Array, "steps batch"],
     rates: Float[Array, " steps"],
     key: jax.Array,
-    count: int,
+    count: int | Int[Array, ""],
 ) -> tuple[TrainState, Float[Array, " steps"]]:
     """Run `count` optimisation steps without leaving the device; return the state and the losses."""
     optimizer = _optimizer(max_grad_norm)

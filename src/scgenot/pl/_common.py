@@ -55,8 +55,9 @@ def landing_places(
 ) -> Float[np.ndarray, "n 2"]:
     """Return where transported cells lie on an embedding: amid their nearest target cells.
 
-    An embedding such as UMAP has no formula for new points; the mean place of the five nearest target cells, nearest
-    in the target representation, is where a reader would look for them.
+    An embedding such as UMAP has no formula for new points. Of the five nearest target cells, nearest in the target
+    representation, the most central one on the embedding is where a reader would look; their mean may lie in the void
+    between two clusters.
     """
     target = np.flatnonzero(population_mask(adata, params, "target"))
     if len(target) == 0:
@@ -70,7 +71,9 @@ def landing_places(
     cells = cells.toarray() if hasattr(cells, "toarray") else np.asarray(cells)
     search = NearestNeighbors(n_neighbors=min(_NEIGHBORS, len(target))).fit(cells)
     nearest = search.kneighbors(transported, return_distance=False)
-    return coordinates[target][nearest].mean(axis=1)
+    places = coordinates[target][nearest]
+    apart = np.linalg.norm(places[:, :, None] - places[:, None, :], axis=-1).sum(axis=2)
+    return places[np.arange(len(places)), apart.argmin(axis=1)]
 
 
 def new_axes(ax: Axes | None, *, size: tuple[float, float] = (5.2, 4.4)) -> Axes:

@@ -36,8 +36,8 @@ def transport(
 ) -> Axes | None:
     """Draw where source cells go, on an embedding of both populations.
 
-    Arrows lead from source cells to the place of their transported mean, which is the mean place of its five nearest
-    target cells. Their colour is the uncertainty.
+    Arrows lead from source cells to the place of their transported mean: the most central one of its five nearest target
+    cells. Their colour is the uncertainty.
 
     Parameters
     ----------

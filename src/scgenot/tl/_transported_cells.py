@@ -61,9 +61,10 @@ def transported_cells(
     )
     values = found.samples.reshape(-1, found.samples.shape[-1])
     obs = adata.obs.iloc[np.repeat(found.rows, n_samples)].copy()
-    obs["source_cell"] = obs.index.to_numpy()
-    numbers = np.tile(np.arange(n_samples), len(found.rows)).astype(str)
-    obs.index = pd.Index(obs["source_cell"].astype(str) + "-transported-" + numbers, name=adata.obs.index.name)
+    names_before = obs.index.to_numpy().astype(str)
+    obs["source_cell"] = names_before
+    numbers = np.tile(np.arange(n_samples), len(found.rows))
+    obs.index = pd.Index([f"{name}-transported-{k}" for name, k in zip(names_before, numbers, strict=True)])
     params = model.describe() | {"n_samples": n_samples}
     rep = params["target_rep"]
     names = model.var_names or [f"{rep}_{k}" for k in range(values.shape[1])]

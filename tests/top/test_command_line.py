@@ -1,0 +1,90 @@
+"""`scgenot demo` and `scgenot transport`, as a person types them."""
+
+import re
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pytest
+from tests.conftest import make_adata
+
+import scgenot
+from scgenot.__main__ import main
+
+
+@pytest.fixture
+def cells(tmp_path):
+    path = tmp_path / "cells.h5ad"
+    make_adata().write_h5ad(path)
+    return path
+
+
+def transport(cells, out, *more, source="control", target="stimulated", key="condition"):
+    return main(
+        ["transport", str(cells), "-o", str(out), "--population-key", key, "--source", source, "--target", target]
+        + ["--max-steps", "30", "--n-samples", "4", "--quiet", *more]
+    )
+
+
+def test_transport_writes_what_the_functions_write(cells, tmp_path, capsys):
+    out, kept = tmp_path / "out.h5ad", tmp_path / "model"
+    assert transport(cells, out, "--save-model", str(kept), "--store-samples", "--epsilon", "0.1") == 0
+    assert "trained, 30 steps" in capsys.readouterr().out
+    written, model = ad.read_h5ad(out), scgenot.GENOT.load(kept)
+    assert written.uns["genot"]["params"]["epsilon"] == pytest.approx(0.1)
+    control = (written.obs["condition"] == "control").to_numpy()
+    np.testing.assert_array_equal(
+        written.obsm["genot_samples"][control], model.sample(ad.read_h5ad(cells), n_samples=4)
+    )
+
+
+def test_numbers_are_found_among_categories(cells, tmp_path):
+    assert transport(cells, tmp_path / "out.h5ad", source="2", target="4", key="day") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "contrl"}, "Did you mean 'control'"),
+        ({"key": "conditon"}, "Did you mean 'condition'"),
+    ],
+)
+def test_wrong_names_end_with_a_message(cells, tmp_path, capsys, arguments, message):
+    assert transport(cells, tmp_path / "out.h5ad", **arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_wrong_values_and_files_end_with_a_message(cells, tmp_path, capsys):
+    assert transport(cells, tmp_path / "out.h5ad", "--epsilon", "-1") == 2
+    assert "`epsilon` must be" in capsys.readouterr().err
+    assert transport(tmp_path / "nothing.h5ad", tmp_path / "out.h5ad") == 2
+    assert "there is no file" in capsys.readouterr().err
+    (tmp_path / "there.h5ad").write_text("mine")
+    assert transport(cells, tmp_path / "there.h5ad") == 2
+    assert (tmp_path / "there.h5ad").read_text() == "mine"
+
+
+def test_help_and_version_answer_without_heavy_imports():
+    code = "import sys, scgenot.__main__ as m; sys.argv = ['scgenot', '--version']\ntry: m.main()\nexcept SystemExit: pass\n"
+    code += "print(any(name in sys.modules for name in ('jax', 'torch', 'scanpy')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["scgenot", scgenot.__version__, "False"]
+
+
+def test_demo_beats_doing_nothing_and_the_mean_shift(tmp_path, capsys):
+    """Real cells, fewer steps than the command's default; the bars are the baselines that it prints."""
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--max-steps", "600", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^(\S.*?) +(\d+\.\d+) +(\d+\.\d+)$", printed, flags=re.MULTILINE)
+    energy = {name: float(value) for name, value, _ in rows}
+    found = energy["scgenot"]
+    assert found < energy["monocytes + mean shift"] < energy["monocytes as they are"]
+    written = ad.read_h5ad(tmp_path / "demo" / "transported.h5ad")
+    moved = ~np.isnan(written.obs["genot_uncertainty"])
+    assert (written.obs["bulk_labels"][moved] == "CD14+ Monocyte").all()
+    assert moved.sum() == 129
+    assert (tmp_path / "demo" / "transport.png").stat().st_size > 10_000
