@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from scgenot._version import __version__
+
 if TYPE_CHECKING:
     from scgenot import costs, coupling, datasets, flow, metrics, model, pl, tl
     from scgenot.model import GENOT
 
-__version__ = "0.1.0"
 __all__ = ["GENOT", "costs", "coupling", "datasets", "flow", "metrics", "model", "pl", "tl"]
 
 _ROOMS = frozenset(__all__) - {"GENOT"}

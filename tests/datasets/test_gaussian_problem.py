@@ -111,15 +111,15 @@ def test_gaussian_pair_is_well_conditioned_and_reproducible():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: gaussian_pair(0), r"`d` must be an integer of at least 1, got 0"),
-        (lambda: gaussian_pair(2.5), r"`d` must be an integer of at least 1, got 2\.5"),
-        (lambda: gaussian_pair(2, epsilon_fraction=0), r"`epsilon_fraction` must be a positive finite number, got 0"),
+        (lambda: gaussian_pair(0), r"`d` must be a whole number of at least 1, got 0"),
+        (lambda: gaussian_pair(2.5), r"`d` must be a whole number of at least 1, got 2\.5"),
+        (lambda: gaussian_pair(2, epsilon_fraction=0), r"`epsilon_fraction` must be a finite number above 0, got 0"),
         (lambda: GaussianProblem(np.eye(2), np.eye(3), 1.0), r"must have one shape, got \(2, 2\) and \(3, 3\)"),
-        (lambda: GaussianProblem(np.eye(2), np.eye(2), -1.0), r"`epsilon` must be a positive"),
+        (lambda: GaussianProblem(np.eye(2), np.eye(2), -1.0), r"`epsilon` must be a finite number above 0"),
         (lambda: GaussianProblem(np.ones((2, 2)), np.eye(2), 1.0), r"`source_cov` must be symmetric positive definite"),
         (lambda: GaussianProblem(np.eye(2), np.tri(2), 1.0), r"`target_cov` must be .* asymmetric entries"),
         (lambda: gaussian_pair(2).conditional(np.zeros((4, 3))), r"`x` must have shape \(n, 2\).*got \(4, 3\)"),
-        (lambda: gaussian_pair(2).sample_source(0, -1), r"`n` must be an integer of at least 1, got -1"),
+        (lambda: gaussian_pair(2).sample_source(0, -1), r"`n` must be a whole number of at least 1, got -1"),
     ],
 )
 def test_bad_input_is_refused(call, message):

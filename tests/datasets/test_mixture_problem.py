@@ -127,14 +127,14 @@ def test_defaults_are_as_stated_and_reproducible():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: gaussian_mixture(3, n_components=0), r"`n_components` must be an integer of at least 1, got 0"),
-        (lambda: gaussian_mixture(3, epsilon_b=0.0), r"`epsilon_b` must be a positive finite number, got 0\.0"),
-        (lambda: gaussian_mixture(3, covariance=np.inf), r"`covariance` must be a positive finite number, got inf"),
+        (lambda: gaussian_mixture(3, n_components=0), r"`n_components` must be a whole number of at least 1, got 0"),
+        (lambda: gaussian_mixture(3, epsilon_b=0.0), r"`epsilon_b` must be a finite number above 0, got 0\.0"),
+        (lambda: gaussian_mixture(3, covariance=np.inf), r"`covariance` must be a finite number above 0, got inf"),
         (lambda: MixtureProblem(np.zeros(3), np.ones(3), 1.0, 1.0), r"`potential_means` must be .* got shape \(3,\)"),
         (lambda: MixtureProblem(np.zeros((2, 1)), np.ones(3), 1.0, 1.0), r"`potential_weights` must be 2 positive"),
         (lambda: MixtureProblem(np.zeros((2, 1)), np.array([1.0, 0.0]), 1.0, 1.0), r"`potential_weights` must be 2"),
         (lambda: gaussian_mixture(3).conditional(np.zeros((4, 2))), r"`x` must have shape \(n, 3\).*got \(4, 2\)"),
-        (lambda: gaussian_mixture(3).sample_conditional(0, np.zeros((4, 3)), 0), r"`n_samples` must be an integer"),
+        (lambda: gaussian_mixture(3).sample_conditional(0, np.zeros((4, 3)), 0), r"`n_samples` must be a whole number"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -104,11 +104,11 @@ def test_conditionals_over_the_source_make_up_the_target(rng, source, target):
     [
         (lambda: quadratic_gaussian((1.0, 2.0)), r"`source_eigenvalues` must be sorted from large to small"),
         (lambda: quadratic_gaussian((1.0,), (0.0,)), r"`target_eigenvalues` must be a vector of positive numbers"),
-        (lambda: quadratic_gaussian(epsilon=0.0), r"`epsilon` must be a positive finite number"),
+        (lambda: quadratic_gaussian(epsilon=0.0), r"`epsilon` must be a finite number above 0"),
         (lambda: quadratic_gaussian().cross_cov([1]), r"`signs` must be 2 entries of \+1 or -1"),
         (lambda: quadratic_gaussian().cross_cov([1, 0.5]), r"`signs` must be 2 entries of \+1 or -1"),
         (lambda: quadratic_gaussian().conditional(np.zeros((4, 2))), r"`x` must have shape \(n, 3\).*got \(4, 2\)"),
-        (lambda: quadratic_gaussian().sample_target(0, 0), r"`n` must be an integer of at least 1, got 0"),
+        (lambda: quadratic_gaussian().sample_target(0, 0), r"`n` must be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -52,7 +52,7 @@ def test_seeds_and_generators():
 
 @pytest.mark.usefixtures("without_shape_checks")
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="`n` must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="`n` must be a whole number of at least 1, got 0"):
         swiss_roll_spiral(0)
     with pytest.raises(ValueError, match="`width` must be a non-negative number, got -1"):
         swiss_roll_spiral(3, width=-1)

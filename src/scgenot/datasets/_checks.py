@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scgenot._messages import check_count, check_positive
+
 
 def as_count(name: str, value: int, minimum: int = 1) -> int:
     """Return ``value`` as an int of at least ``minimum``, or raise a ``ValueError``."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or count < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}, got {value!r}. Pass a larger whole number."
-        )
-    return count
+    check_count(name, value, minimum=minimum)
+    return int(value)
 
 
 def as_positive(name: str, value: float) -> float:
     """Return ``value`` as a finite positive float, or raise a ``ValueError``."""
-    number = float(value)
-    if not (np.isfinite(number) and number > 0):
-        raise ValueError(f"`{name}` must be a positive finite number, got {value!r}. Pass a larger one.")
-    return number
+    check_positive(name, value)
+    return float(value)
 
 
 def as_locations(name: str, value: Float[Array | np.ndarray, "n d"], width: int) -> Float[np.ndarray, "n d"]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData, read_h5ad
 
-import scgenot
+from scgenot._version import __version__
 from scgenot.flow import FlowConfig
 from scgenot.model._saving import flatten_arrays, read_model, unflatten_arrays, write_model
 
@@ -52,7 +52,7 @@ class PersistenceMixin:
             {} if self.history_ is None else {k: v.reset_index().to_dict("list") for k, v in self.history_.items()}
         )
         content = {
-            "version": scgenot.__version__,
+            "version": __version__,
             "model": type(self).__name__,
             "setup_args": self.registry_["setup_args"],
             "summary_stats": dict(self.summary_stats),

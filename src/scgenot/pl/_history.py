@@ -63,9 +63,7 @@ def history(
     axes[0].legend(frameon=False)
     if panels == 2:
         axes[1].plot(recorded[_DIVERGENCE], color=TARGET_COLOR)
-        axes[1].set(
-            xlabel="step", ylabel="Sinkhorn divergence", title="transported held-out against target"
-        )
+        axes[1].set(xlabel="step", ylabel="Sinkhorn divergence", title="transported held-out against target")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     return finish(axes[0].figure, axes, show, save)
