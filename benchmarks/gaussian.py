@@ -69,7 +69,7 @@ def main() -> None:
     arguments.add_argument("--cells", type=int, default=16384, help="training cells a side")
     arguments.add_argument("--test-cells", type=int, default=1000)
     arguments.add_argument("--samples", type=int, default=1000, help="samples of each test cell")
-    arguments.add_argument("--max-steps", type=int, default=6000)
+    arguments.add_argument("--max-steps", type=int, default=4500)
     arguments.add_argument("--learning-rate", type=float, default=2e-3)
     arguments.add_argument("--rng", type=int, default=0)
     options = arguments.parse_args()

@@ -145,11 +145,9 @@ def cost_scale(
     ValueError
         If `scale_cost` is neither of these, or the costs are not finite.
     """
-    if isinstance(scale_cost, int | float | np.number) and not isinstance(scale_cost, bool):
-        check_positive("scale_cost", float(scale_cost))
+    check_scale_cost(scale_cost)
+    if not isinstance(scale_cost, str):
         return float(scale_cost)
-    if scale_cost not in ("mean", "max"):
-        raise ValueError(one_of("scale_cost", scale_cost, ("mean", "max")) + " A number above 0 is allowed, too.")
     rng = np.random.default_rng(seed)
     x, y = (_some_rows(rng, np.asarray(points)) for points in (x, y))
     reduce = np.mean if scale_cost == "mean" else np.max
@@ -163,6 +161,14 @@ def cost_scale(
             "Look for NaN, inf or all-zero rows, or choose another cost."
         )
     return scale if scale > _TINY**3 else 1.0
+
+
+def check_scale_cost(scale_cost: ScaleCost) -> None:
+    """Raise a ``ValueError`` unless `scale_cost` is ``"mean"``, ``"max"`` or a number above zero."""
+    if isinstance(scale_cost, int | float | np.number) and not isinstance(scale_cost, bool):
+        check_positive("scale_cost", float(scale_cost))
+    elif scale_cost not in ("mean", "max"):
+        raise ValueError(one_of("scale_cost", scale_cost, ("mean", "max")) + " A number above 0 is allowed, too.")
 
 
 def _some_rows(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:

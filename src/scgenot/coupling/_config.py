@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scgenot._messages import check_count, check_positive, check_unit
-from scgenot.costs import Cost, ScaleCost
+from scgenot.costs import Cost, ScaleCost, check_scale_cost, resolve_cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,8 @@ class CouplingConfig:
         check_positive("epsilon", self.epsilon, remedy="Start from 0.05, in units of the mean cost.")
         check_unit("tau_source", self.tau_source, remedy="1.0 keeps the source marginal exactly.")
         check_unit("tau_target", self.tau_target, remedy="1.0 keeps the target marginal exactly.")
+        resolve_cost(self.cost)
+        check_scale_cost(self.scale_cost)
         check_positive("tolerance", self.tolerance)
         check_count("max_iterations", self.max_iterations)
         check_count("n_draws", self.n_draws)

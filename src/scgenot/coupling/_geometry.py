@@ -60,7 +60,7 @@ class Geometry:
         """The same costs with epsilon multiplied by `factor`."""
         return dataclasses.replace(self, inverse=self.inverse / factor)
 
-    def rows(self, source: Int[Array, " k"], target: Int[Array, " l"]) -> Geometry:
+    def rows(self, source: Int[Array | np.ndarray, " k"], target: Int[Array | np.ndarray, " l"]) -> Geometry:
         """The costs between some of the cells."""
         return Geometry(self.x[source], self.y[target], self.inverse, self.cost)
 
@@ -109,7 +109,7 @@ def draw_rows(
     n, m = geometry.shape
     rows = int(np.clip(_DRAW_ENTRIES // m, 1, min(BLOCK, n)))
     bins = -(-m // _BIN)
-    y = jnp.pad(geometry.y, ((0, bins * _BIN - m), (0, 0)))
+    y = jnp.pad(geometry.y, ((0, bins * _BIN - m), (0, 0)), mode="edge")
     h = jnp.pad(h, (0, bins * _BIN - m), constant_values=-jnp.inf)
     blocks = -(-n // rows)
     pad = blocks * rows - n
@@ -157,4 +157,5 @@ def _systematic(key: jax.Array, n_draws: int) -> Float[Array, " n_draws"]:
 def _pad(points: Float[Array, "n d"], n: int) -> Float[Array, "blocks block d"]:
     block = min(BLOCK, n)
     blocks = -(-n // block)
-    return jnp.pad(points, ((0, blocks * block - n), (0, 0))).reshape(blocks, block, -1)
+    # Copies of the last cell: zeros would pull the centre of the last block away from data that lie far from zero.
+    return jnp.pad(points, ((0, blocks * block - n), (0, 0)), mode="edge").reshape(blocks, block, -1)

@@ -81,7 +81,7 @@ def solve_potentials(
     the Sinkhorn algorithm", with the rate measured while iterating.
     """
     n, m = geometry.shape
-    if n * m <= config.coarse_limit:
+    if n * m <= config.coarse_limit or max(n, m) <= _COARSEST:
         v = _annealed(geometry.stored() if n * m <= config.dense_limit else geometry, a, b, config)
         return _iterate(_stored(geometry, config), a, b, v, config, config.tolerance, config.max_iterations)
     shrink = min(_REFINEMENT, max(n, m) / _COARSEST)

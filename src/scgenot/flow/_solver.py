@@ -173,6 +173,7 @@ class GENOTSolver:
         RuntimeError
             If the solver has no weights.
         """
+        check_count("n_samples", n_samples)
         x = self._cells(x)
         samples = np.empty((len(x), n_samples, self.target_dim), np.float32)
         for place, block in self.sample_blocks(rng, x, n_samples, ode=ode, cell_ids=cell_ids, rows=rows):

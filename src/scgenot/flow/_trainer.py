@@ -22,6 +22,7 @@ from scgenot.flow._matching import matching_loss, noise_and_time
 
 Params: TypeAlias = Any
 _VALIDATION_PAIRS = 4096
+_EXPLODED = 10.0
 
 
 @jax.tree_util.register_dataclass
@@ -122,6 +123,7 @@ def train_velocity(
     recorder = _Recorder(config, validation, graphdef, extra_metrics)
     run = partial(_run_steps, graphdef, config.max_grad_norm, config.ema_decay)
     good, done, stopped = params, 0, "max_steps"
+    watch = _Divergence(params)
     with tqdm(total=config.max_steps, disable=not progress_bar, desc="Training", unit="step") as bar:
         try:
             while done < config.max_steps:
@@ -130,13 +132,15 @@ def train_velocity(
                 rate[:count] = rates[done : done + count]
                 i, j = next(batches)
                 call_key = jax.random.fold_in(step_key, done)
+                before = _kept(state, config)
                 state, losses = run(state, source, target, i, j, rate, call_key, count)
-                loss = float(jnp.sum(losses) / count)
-                if not np.isfinite(loss):
-                    stopped = "diverged"
+                losses = np.asarray(losses)[:count]
+                if watch.seen(losses, before, done):
+                    stopped, good, done = "diverged", watch.good, watch.good_steps
                     break
+                loss = float(losses.mean())
                 done += count
-                good = state.params if config.ema_decay is None else state.average
+                good = _kept(state, config)
                 shown = recorder.check(done, loss, good)
                 bar.update(count)
                 bar.set_postfix(shown, refresh=False)
@@ -147,7 +151,7 @@ def train_velocity(
             stopped = "interrupted"
     if stopped == "diverged":
         warnings.warn(
-            f"The training loss stopped being finite after {done} steps; the last good weights are kept. "
+            f"The training loss exploded; the last good weights are kept, those after {done} steps. "
             "Try a smaller `learning_rate`, or look for extreme values in the data.",
             RuntimeWarning,
             stacklevel=2,
@@ -212,6 +216,31 @@ def _validation_loss(graphdef: nnx.GraphDef, params: Params, x, y, z, t) -> Floa
     return matching_loss(nnx.merge(graphdef, params), x, y, z, t)
 
 
+def _kept(state: TrainState, config: TrainConfig) -> Params:
+    return state.params if config.ema_decay is None else state.average
+
+
+class _Divergence:
+    """Tells when training diverges, and which weights were good last.
+
+    Diverged is a loss that is not finite, or ten times that of the first step: the initial velocity is zero, so this
+    is ten times worse than knowing nothing. Weights are good once a loss was computed with them: those after a
+    call's last step have not been tried yet.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.good, self.good_steps = params, 0
+        self._limit = np.inf
+
+    def seen(self, losses: Float[np.ndarray, " steps"], before: Params, steps_before: int) -> bool:
+        """Take in the losses of a call that started from `before`; return whether training has diverged."""
+        if steps_before == 0:
+            self._limit = _EXPLODED * losses[0]
+        if losses[0] <= self._limit:
+            self.good, self.good_steps = before, steps_before
+        return not (np.isfinite(losses).all() and losses.max() <= self._limit)
+
+
 class _Recorder:
     """History, best weights and early stopping."""
 
@@ -244,7 +273,7 @@ class _Recorder:
         return self._best[1] if keep_best and self._best is not None else last
 
     def _compare(self, loss: float, params: Params) -> None:
-        if self._best is None or loss < self._best[0]:
+        if np.isfinite(loss) and (self._best is None or loss < self._best[0]):
             self._best, self._since_best = (loss, params), 0
             return
         self._since_best += 1

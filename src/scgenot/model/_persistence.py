@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,7 +13,9 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from scgenot._version import __version__
+from scgenot.costs import Cost, available_costs
 from scgenot.flow import FlowConfig
+from scgenot.model._populations import representation_width
 from scgenot.model._saving import flatten_arrays, read_model, unflatten_arrays, write_model
 
 
@@ -68,9 +71,8 @@ class PersistenceMixin:
             "coupling": self._coupling_diagnostics,
         }
         arrays = {} if weights is None else flatten_arrays(weights)
-        path = write_model(dir_path, content, arrays, prefix=prefix or "", overwrite=overwrite)
-        if save_anndata:
-            self._some_adata(None).write_h5ad(path, **anndata_write_kwargs)
+        write_adata = partial(self._some_adata(None).write_h5ad, **anndata_write_kwargs) if save_anndata else None
+        write_model(dir_path, content, arrays, prefix=prefix or "", overwrite=overwrite, write_adata=write_adata)
 
     @classmethod
     def load(
@@ -108,22 +110,21 @@ class PersistenceMixin:
             raise ValueError(f"{str(dir_path)!r} holds a {content['model']}, not a {cls.__name__}.")
         if adata is None and saved.adata_path is not None:
             adata = read_h5ad(saved.adata_path)
+        if not isinstance(adata, AnnData) and adata not in (None, False):
+            raise TypeError(
+                f"`adata` must be an AnnData, None or False, got {type(adata).__name__}. Read the file first."
+            )
         data = adata if isinstance(adata, AnnData) else None
         stats, arguments = content["summary_stats"], content["setup_args"]
         both = data is not None and _has_both(data, arguments)
         if both:
+            # Before setup, so that an AnnData that does not fit is left without a mark.
+            _check_widths(data, arguments, stats)
             cls.setup_anndata(data, **arguments)
         init = dict(content["init"])
-        init["cost"] = cost if cost is not None else init["cost"]
+        init["cost"] = cost if cost is not None else _saved_cost(init["cost"])
         registry = None if both else _registry(cls.__name__, arguments, stats)
         model = cls(data if both else None, registry=registry, flow_config=FlowConfig(**content["flow"]), **init)
-        for side in ("source", "target"):
-            expected, got = stats[f"n_{side}_features"], getattr(model._solver, f"{side}_dim")
-            if expected != got:
-                raise ValueError(
-                    f"the model was trained with {expected} {side} features, adata has {got} in "
-                    f"{getattr(model._spec, f'{side}_rep')!r}. Compute the representation as for the training data."
-                )
         model._restore(content, saved.arrays)
         if data is not None and not both:
             # Source cells only: enough to map, not to train.
@@ -145,7 +146,33 @@ class PersistenceMixin:
 
 def cost_name(cost: Any) -> str:
     """Return what a cost is called."""
-    return cost if isinstance(cost, str) else getattr(cost, "name", None) or type(cost).__name__
+    if isinstance(cost, str):
+        return cost
+    return getattr(cost, "name", None) or getattr(cost, "__name__", None) or type(cost).__name__
+
+
+def _saved_cost(name: str) -> str | Cost:
+    """Return a cost by its name; one that was a function cannot come back from a name, but is needed only to train."""
+    if name in available_costs():
+        return name
+
+    def gone(x: Any, y: Any) -> Any:
+        raise ValueError(f"this model was trained with the cost {name!r}, a function; pass it to `load` as `cost`.")
+
+    return Cost(name, gone)
+
+
+def _check_widths(adata: AnnData, arguments: dict[str, Any], stats: dict[str, int]) -> None:
+    for side in ("source", "target"):
+        rep = arguments[f"{side}_rep"] or arguments["source_rep"]
+        expected = stats[f"n_{side}_features"]
+        if rep == "X" or rep in adata.obsm:
+            got = representation_width(adata, rep)
+            if got != expected:
+                raise ValueError(
+                    f"the model was trained with {expected} {side} features, adata has {got} in {rep!r}. Compute the "
+                    "representation as for the training data."
+                )
 
 
 def _has_both(adata: AnnData, arguments: dict[str, Any]) -> bool:

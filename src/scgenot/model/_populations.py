@@ -82,11 +82,14 @@ def category_rows(adata: AnnData, population_key: str, category: Hashable, argum
     column = obs_column(adata, population_key, "population_key")
     rows = np.flatnonzero(np.asarray(column == category))
     if len(rows) == 0:
-        present = pd.unique(column.dropna())
-        shown = ", ".join(repr(value) for value in sorted(present, key=str)[:20])
+        present = sorted(
+            (getattr(value, "item", lambda value=value: value)() for value in column.dropna().unique()), key=str
+        )
+        shown = ", ".join(repr(value) for value in present[:20])
+        same = [value for value in present if str(value) == str(category)]
+        hint = f" Did you mean {same[0]!r}, as {type(same[0]).__name__}?" if same else did_you_mean(category, present)
         raise ValueError(
-            f"`{argument}`={category!r} is no category of adata.obs[{population_key!r}], which has {shown}."
-            f"{did_you_mean(category, present)}"
+            f"`{argument}`={category!r} is no category of adata.obs[{population_key!r}], which has {shown}.{hint}"
         )
     if len(rows) < _FEWEST_CELLS:
         raise ValueError(

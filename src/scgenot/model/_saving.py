@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,27 +65,44 @@ def unflatten_arrays(template: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def write_model(
-    directory: str | Path, content: dict[str, Any], arrays: dict[str, np.ndarray], *, prefix: str, overwrite: bool
-) -> Path:
-    """Write a model; return the path at which its AnnData would be saved.
+    directory: str | Path,
+    content: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    *,
+    prefix: str,
+    overwrite: bool,
+    write_adata: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a model, all of it or nothing: files are written aside and moved into place when all are there.
 
     Raises
     ------
     FileExistsError
         If the directory exists and `overwrite` is false.
+    TypeError
+        If `content` has something that JSON cannot hold.
     """
     directory = Path(directory)
     if directory.exists() and not overwrite:
         raise FileExistsError(f"{str(directory)!r} exists already. Choose another directory, or pass overwrite=True.")
+    content = {"format": FORMAT, "has_adata": write_adata is not None} | content
+    text = json.dumps(content, indent=2, default=_plain)
+    is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    # NumPy copies: safetensors writes buffers as they lie, and a transposed view would be written transposed.
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / f"{prefix}{_WEIGHTS}")
-    text = json.dumps({"format": FORMAT} | content, indent=2, default=_plain)
-    (directory / f"{prefix}{_JSON}").write_text(text + "\n")
-    adata_path = directory / f"{prefix}{_ADATA}"
-    # An AnnData from an earlier save would be taken for this model's.
-    adata_path.unlink(missing_ok=True)
-    return adata_path
+    aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory))
+    try:
+        # Contiguous copies: safetensors writes buffers as they lie, and a transposed view would be written transposed.
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        save_file(contiguous, aside / f"{prefix}{_WEIGHTS}")
+        if write_adata is not None:
+            write_adata(aside / f"{prefix}{_ADATA}")
+        (aside / f"{prefix}{_JSON}").write_text(text + "\n")
+        for path in sorted(aside.iterdir()):
+            path.replace(directory / path.name)
+    finally:
+        shutil.rmtree(aside)
+        if is_new and not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def read_model(directory: str | Path, *, prefix: str) -> SavedModel:
@@ -108,10 +128,9 @@ def read_model(directory: str | Path, *, prefix: str) -> SavedModel:
             f"{str(directory)!r} was written by scgenot {content.get('version')}, in a later format than this "
             "version reads. Update scgenot."
         )
-    adata_path = directory / f"{prefix}{_ADATA}"
-    return SavedModel(
-        content, load_file(directory / f"{prefix}{_WEIGHTS}"), adata_path if adata_path.is_file() else None
-    )
+    # An AnnData of an earlier save may lie there still; it is this model's only if the model says so.
+    adata_path = directory / f"{prefix}{_ADATA}" if content.get("has_adata") else None
+    return SavedModel(content, load_file(directory / f"{prefix}{_WEIGHTS}"), adata_path)
 
 
 def _plain(value: Any) -> Any:

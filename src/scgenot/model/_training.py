@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import pandas as pd
 
-from scgenot._messages import did_you_mean
+from scgenot._messages import check_count, did_you_mean
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, solve_coupling
 from scgenot.flow import GENOTSolver, HeldOut, TrainConfig
@@ -82,6 +83,9 @@ class TrainingMixin:
             raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
         if early_stopping and validation_size == 0:
             raise ValueError("`early_stopping` needs held-out cells, got `validation_size`=0. Use, for example, 0.1.")
+        check_count("batch_size", batch_size)
+        if max_epochs is not None:
+            check_count("max_epochs", max_epochs)
         split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
         split_rng = np.random.default_rng(np.asarray(jax.random.key_data(split_key)))
         source_train, source_held = _split(split_rng, len(source.rows), validation_size)
@@ -105,6 +109,13 @@ class TrainingMixin:
             held_out=held_out,
             progress_bar=progress_bar,
         )
+        if result.steps == 0:
+            warnings.warn(
+                f"Training ended before its first check ({result.stopped}); the model is left as it was.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return
         # Only now is anything kept: a call that fails leaves the model as it was.
         self._solver = solver
         self._coupling_diagnostics = [dataclasses.asdict(coupling.diagnostics)]
@@ -112,7 +123,7 @@ class TrainingMixin:
         self.train_indices_ = np.sort(np.concatenate([source.rows[source_train], target.rows[target_train]]))
         self.validation_indices_ = np.sort(np.concatenate([source.rows[source_held], target.rows[target_held]]))
         self.steps_, self.stopped_ = result.steps, result.stopped
-        self.is_trained_ = result.steps > 0
+        self.is_trained_ = True
 
     def coupling_summary(self) -> pd.DataFrame:
         """Return how solving for the coupling went, one row a start of the solver.
