@@ -25,6 +25,7 @@ Target: TypeAlias = Float[Array, "m d"]
 Pairwise: TypeAlias = Callable[[Source, Target], Block]
 ScaleCost: TypeAlias = Literal["mean", "max"] | float
 
+CostLike: TypeAlias = "str | Cost | Callable[..., Any]"
 _COSTS: dict[str, Cost] = {}
 _TINY = 1e-12
 # A sample of this many cells a side gives the mean cost to about 0.1 %, which is all that a unit needs.
@@ -120,6 +121,18 @@ def resolve_cost(cost: str | Cost | Callable[..., Any]) -> Cost:
     return Cost(getattr(cost, "__name__", type(cost).__name__), _AllPairs(cost))
 
 
+def resolve_cost_pair(cost: CostLike | tuple[CostLike, CostLike]) -> tuple[Cost, Cost]:
+    """Return the costs within the source and within the target population: a pair, or the same for both.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`resolve_cost`.
+    """
+    source, target = cost if isinstance(cost, tuple) and len(cost) == 2 else (cost, cost)
+    return resolve_cost(source), resolve_cost(target)
+
+
 def cost_scale(
     cost: Cost, x: Float[Array, "n d"], y: Float[Array, "m d"], scale_cost: ScaleCost = "mean", *, seed: int = 0
 ) -> float:
@@ -153,8 +166,9 @@ def cost_scale(
     reduce = np.mean if scale_cost == "mean" else np.max
     rows = max(1, 2**22 // len(y))
     blocks = [np.asarray(_block(cost, x[i : i + rows], y)) for i in range(0, len(x), rows)]
-    per_row = np.concatenate([reduce(block.astype(np.float64), axis=1) for block in blocks])
-    scale = abs(float(reduce(per_row)))
+    # Absolute values, for costs that may be negative: inner products of centred cells have mean zero.
+    per_row = np.concatenate([reduce(np.abs(block.astype(np.float64)), axis=1) for block in blocks])
+    scale = float(reduce(per_row))
     if not np.isfinite(scale):
         raise ValueError(
             f"the cost {cost.name!r} gave values that are not finite between some of these cells. "
@@ -217,6 +231,12 @@ def _cosine(x: Source, y: Target) -> Block:
 def _pearson(x: Source, y: Target) -> Block:
     """One minus the correlation across features: in [0, 2]."""
     return _cosine(x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True))
+
+
+@register_cost("inner_product")
+def _inner_product(x: Source, y: Target) -> Block:
+    """Inner product; within populations only (quadratic problems)."""
+    return x @ y.T
 
 
 def _unit(x: Source) -> Source:

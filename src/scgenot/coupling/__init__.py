@@ -1,7 +1,15 @@
 """How cells are paired: arrays in, a coupling out."""
 
-from scgenot.coupling._base import Coupling, Diagnostics
+from scgenot.coupling._base import Coupling, Diagnostics, StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._solve import CouplingKind, available_couplings, solve_coupling
 
-__all__ = ["Coupling", "CouplingConfig", "CouplingKind", "Diagnostics", "available_couplings", "solve_coupling"]
+__all__ = [
+    "Coupling",
+    "CouplingConfig",
+    "CouplingKind",
+    "Diagnostics",
+    "StartReport",
+    "available_couplings",
+    "solve_coupling",
+]

@@ -12,6 +12,34 @@ from jaxtyping import Array, Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
+class StartReport:
+    """What became of one start of a quadratic problem.
+
+    Attributes
+    ----------
+    start
+        Name of the start.
+    objective
+        Value reached, in units of the scaled costs.
+    iterations
+        Linearisations at the final epsilon; 0 for starts that were not followed that far.
+    plan_change
+        L1 distance between the last two plans.
+    polished
+        Whether it was among the best few, followed to the end.
+    converged
+        Whether its plan stood still.
+    """
+
+    start: str
+    objective: float
+    iterations: int
+    plan_change: float
+    polished: bool
+    converged: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Diagnostics:
     """How solving went.
 
@@ -35,6 +63,8 @@ class Diagnostics:
         Exponential of the mean conditional entropy: among how many target cells a source cell's mass is spread.
     converged
         Whether the violation came below the tolerance.
+    starts
+        What became of each start of a quadratic problem, best first.
     """
 
     kind: str
@@ -46,6 +76,7 @@ class Diagnostics:
     mass: float
     effective_targets: float
     converged: bool
+    starts: tuple[StartReport, ...] = ()
 
 
 class Coupling(abc.ABC):

@@ -41,6 +41,10 @@ def linear_coupling(
     The coupling, converged or not: see its diagnostics.
     """
     cost = resolve_cost(config.cost)
+    if cost.name == "inner_product":
+        raise ValueError(
+            "`cost`='inner_product' compares cells within a population, in quadratic problems. Use 'cosine'."
+        )
     scale = cost_scale(cost, source, target, config.scale_cost)
     geometry = Geometry(jnp.asarray(source), jnp.asarray(target), 1.0 / (scale * config.epsilon), cost)
     if source.shape[0] * target.shape[0] <= config.dense_limit:

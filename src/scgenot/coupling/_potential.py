@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot.coupling._base import Coupling, Diagnostics
+from scgenot.coupling._base import Coupling, Diagnostics, StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry, draw_rows, pair_costs, soft_min_rows
+from scgenot.coupling._lift import Lift
 from scgenot.coupling._sinkhorn import Potentials, extend_rows
 
 _ENTROPY_CELLS = 2048
@@ -34,6 +35,8 @@ class PotentialCoupling(Coupling):
     config: CouplingConfig
     kind: str
     scale: float
+    lift: tuple[Lift, Lift] | None = None
+    starts: tuple[StartReport, ...] = ()
 
     @cached_property
     def _row_weights(self) -> Float[Array, " m"]:
@@ -61,7 +64,7 @@ class PotentialCoupling(Coupling):
         mass = float(jnp.sum(self.source_marginal))
         return Diagnostics(
             kind=self.kind,
-            objective=self._objective(mass),
+            objective=self.starts[0].objective if self.starts else self._objective(mass),
             scale=self.scale,
             epsilon=config.epsilon,
             iterations=found.iterations,
@@ -69,6 +72,7 @@ class PotentialCoupling(Coupling):
             mass=mass,
             effective_targets=self._effective_targets(),
             converged=found.converged,
+            starts=self.starts,
         )
 
     def conditional(
@@ -103,7 +107,9 @@ class PotentialCoupling(Coupling):
     ) -> PotentialCoupling:
         """Return the coupling between other cells of the two populations that these potentials imply."""
         old, config = self.geometry, self.config
-        source, target = jnp.asarray(source, old.x.dtype), jnp.asarray(target, old.y.dtype)
+        source, target = jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
+        if self.lift is not None:
+            source, target = self.lift[0](source), self.lift[1](target)
         to_target = dataclasses.replace(old, y=target, matrix=None)
         v = extend_rows(to_target.T, jnp.log(self.a), self.potentials.u, config.tau_target)
         to_source = dataclasses.replace(old, x=source, matrix=None)

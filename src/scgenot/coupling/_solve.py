@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scgenot._messages import one_of
-from scgenot.coupling._base import Coupling
+from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._linear import linear_coupling
 from scgenot.coupling._minibatch import minibatch_coupling
+from scgenot.coupling._quadratic import quadratic_coupling
 
 CouplingKind: TypeAlias = Literal["global", "minibatch"]
 
@@ -23,6 +24,7 @@ CouplingKind: TypeAlias = Literal["global", "minibatch"]
 _SOLVERS: dict[tuple[str, str], Callable[..., Coupling]] = {
     ("linear", "global"): linear_coupling,
     ("linear", "minibatch"): minibatch_coupling,
+    ("quadratic", "global"): quadratic_coupling,
 }
 
 
@@ -53,7 +55,7 @@ def solve_coupling(
     source_weights, target_weights
         Non-negative weights of the cells; uniform if ``None``. They are normalised to sum to 1.
     problem
-        ``"linear"``: both populations lie in one space.
+        ``"linear"``: both populations lie in one space. ``"quadratic"``: they need not.
     kind
         ``"global"``, one problem over all cells, or ``"minibatch"``, the paper's.
     config
@@ -84,15 +86,23 @@ def solve_coupling(
     b = _marginal("target_weights", target_weights, len(target))
     found = _SOLVERS[problem, kind](key, source, target, a, b, config)
     if kind == "global" and not found.diagnostics.converged:
-        summary = found.diagnostics
-        warnings.warn(
-            f"The coupling did not converge: its marginals are off by {summary.marginal_violation:.2g} after "
-            f"{summary.iterations:.0f} iterations (tolerance {config.tolerance:.2g}). Try a larger `epsilon` "
-            f"(got {config.epsilon:g}) or more `max_iterations`.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_not_converged(found.diagnostics, config), RuntimeWarning, stacklevel=2)
     return found
+
+
+def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
+    if summary.starts:
+        best = summary.starts[0]
+        return (
+            f"The quadratic coupling did not converge: the plan of its best start ({best.start}) still changed by "
+            f"{best.plan_change:.2g} after {best.iterations} linearisations. Try a larger `epsilon` (got "
+            f"{config.epsilon:g})."
+        )
+    return (
+        f"The coupling did not converge: its marginals are off by {summary.marginal_violation:.2g} after "
+        f"{summary.iterations:.0f} iterations (tolerance {config.tolerance:.2g}). Try a larger `epsilon` "
+        f"(got {config.epsilon:g}) or more `max_iterations`."
+    )
 
 
 def _cells(name: str, cells) -> Float[Array, "n d"]:

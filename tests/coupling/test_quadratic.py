@@ -1,0 +1,229 @@
+"""The quadratic global coupling: closed forms, POT, known matches, and the report of its starts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import ot
+import pytest
+from scipy.spatial.distance import cdist
+
+from scgenot.coupling import CouplingConfig, solve_coupling
+from scgenot.datasets import quadratic_gaussian
+from scgenot.metrics import foscttm
+
+EUCLIDEAN = CouplingConfig(cost="euclidean", epsilon=2e-3)
+
+
+def solve(source, target, config=EUCLIDEAN, *, key=0, **kwargs):
+    return solve_coupling(jax.random.key(key), source, target, problem="quadratic", config=config, **kwargs)
+
+
+def plan_of(coupling):
+    found, geometry = coupling.potentials, coupling.geometry
+    logs = (
+        np.asarray(found.u)[:, None]
+        + np.asarray(found.v)[None, :]
+        - float(geometry.inverse) * np.asarray(geometry.matrix)
+    )
+    logs = logs.astype(np.float64)
+    return np.asarray(coupling.a)[:, None] * np.asarray(coupling.b)[None, :] * np.exp(logs)
+
+
+def brute_force_cost(x_costs, y_costs, plan):
+    """Sum over k, l of |cX_ik - cY_jl|^2 P_kl with all four indices."""
+    return np.einsum("ijkl,kl->ij", (x_costs[:, None, :, None] - y_costs[None, :, None, :]) ** 2, plan)
+
+
+@pytest.fixture
+def clouds():
+    """Two unrelated clouds, in three and two dimensions, small enough for four indices."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(24, 3)).astype(np.float32), (rng.normal(size=(20, 2)) * [1.0, 0.4]).astype(np.float32)
+
+
+@pytest.fixture
+def shape_and_copy():
+    """A lopsided cloud, and the same cells rotated, reflected, shifted, in another order, in more dimensions."""
+    rng = np.random.default_rng(1)
+    source = (rng.gamma(1.5, size=(80, 3)) * [2.0, 1.0, 0.5]).astype(np.float32)
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0][:3]
+    order = rng.permutation(80)
+    return source, ((source @ turn) * -1 + 3)[order].astype(np.float32), np.argsort(order)
+
+
+def test_the_plan_solves_the_linear_problem_that_it_defines(clouds):
+    """The fixed point, computed with POT and four indices: it pins epsilon and the factor 2 of the gradient."""
+    source, target = clouds
+    config = CouplingConfig(cost="sqeuclidean", epsilon=0.1)
+    plan = plan_of(solve(source, target, config))
+    x, y = cdist(source, source, "sqeuclidean"), cdist(target, target, "sqeuclidean")
+    x, y = x / x.mean(), y / y.mean()
+    a, b = np.full(24, 1 / 24), np.full(20, 1 / 20)
+    expected = ot.sinkhorn(
+        a, b, 2 * brute_force_cost(x, y, plan), 0.1, method="sinkhorn_log", numItermax=5000, stopThr=1e-10
+    )
+    # The plan stands still to 1e-3 in L1 by construction.
+    assert np.abs(plan - expected).sum() < 5e-3
+    without_two = ot.sinkhorn(a, b, brute_force_cost(x, y, plan), 0.1, method="sinkhorn_log", numItermax=5000)
+    assert np.abs(plan - without_two).sum() > 0.05
+
+
+def test_the_objective_is_that_of_the_plan(clouds):
+    source, target = clouds
+    found = solve(source, target, CouplingConfig(cost=("euclidean", "sqeuclidean"), epsilon=0.05))
+    plan = plan_of(found)
+    x, y = cdist(source, source), cdist(target, target, "sqeuclidean")
+    quadratic = brute_force_cost(x / x.mean(), y / y.mean(), plan)
+    entropy = np.sum(plan * np.log(plan * 24 * 20 + 1e-300))
+    assert found.diagnostics.objective == pytest.approx(np.sum(quadratic * plan) + 0.05 * entropy, rel=1e-3)
+
+
+def test_not_worse_than_pot(clouds):
+    source, target = clouds
+    x, y = cdist(source, source), cdist(target, target)
+    x, y = x / x.mean(), y / y.mean()
+    a, b = np.full(24, 1 / 24), np.full(20, 1 / 20)
+    # POT's linearised cost has the factor 2, so its epsilon is ours.
+    theirs = ot.gromov.entropic_gromov_wasserstein(x, y, a, b, "square_loss", epsilon=0.01, max_iter=500, solver="PPA")
+    ours = solve(source, target, CouplingConfig(cost="euclidean", epsilon=0.01)).diagnostics.objective
+    value = np.sum(brute_force_cost(x, y, theirs) * theirs) + 0.01 * np.sum(theirs * np.log(theirs * 480 + 1e-300))
+    assert ours <= value + 1e-3 * abs(value)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gaussians_with_inner_products(seed):
+    """Cross-covariance and value of the closed form, for samples whose second moments are exactly those of the laws."""
+    problem = quadratic_gaussian()
+    rng = np.random.default_rng(seed)
+
+    def exact(cov, n=1000):
+        cells = rng.normal(size=(n, len(cov)))
+        cells -= cells.mean(axis=0)
+        return cells @ np.linalg.inv(np.linalg.cholesky(np.cov(cells.T, bias=True))).T @ np.linalg.cholesky(cov).T
+
+    source, target = exact(problem.source_cov), exact(problem.target_cov)
+    found = solve(source, target, CouplingConfig(cost="inner_product", epsilon=problem.epsilon, scale_cost=1.0))
+    singular = np.linalg.svd(source.T @ plan_of(found) @ target, compute_uv=False)
+    # Moments are exact but 1000 cells are no Gaussian; the small value is the more sensitive one.
+    np.testing.assert_allclose(singular[: len(problem.cross_singular_values)][0], 1.6583, rtol=0.03)
+    np.testing.assert_allclose(singular[1], 0.5916, rtol=0.08)
+    assert found.diagnostics.objective == pytest.approx(3.3402, rel=0.03)
+
+
+def test_a_turned_and_shuffled_copy_is_found(shape_and_copy):
+    source, target, partner = shape_and_copy
+    plan = plan_of(solve(source, target))
+    np.testing.assert_array_equal(plan.argmax(axis=1), partner)
+    drawn = np.asarray(solve(source, target).conditional(jax.random.key(1), np.arange(80), 8))
+    assert (drawn == partner[:, None]).mean() > 0.9
+
+
+def test_target_order_does_not_matter(shape_and_copy):
+    source, target, _ = shape_and_copy
+    order = np.random.default_rng(2).permutation(80)
+    first, second = plan_of(solve(source, target)), plan_of(solve(source, target[order]))
+    assert np.abs(first[:, order] - second).sum() < 0.02
+
+
+def test_starts_are_reported_best_first(shape_and_copy):
+    source, target, _ = shape_and_copy
+    found = solve(source, target).diagnostics
+    polished = [start for start in found.starts if start.polished]
+    assert found.converged and polished[0].converged
+    assert [start.objective for start in polished] == sorted(start.objective for start in polished)
+    assert found.objective == polished[0].objective
+    assert {start.start for start in found.starts} >= {"product", "profiles", "components +++", "components -+-"}
+    # They do differ: reflections of a lopsided cloud are worse optima.
+    assert max(start.objective for start in found.starts) > 1.2 * found.objective
+
+
+def test_extension_is_the_formula_for_any_pair(clouds):
+    source, target = clouds
+    found = solve(source, target, CouplingConfig(cost="sqeuclidean", epsilon=0.1))
+    plan = plan_of(found)
+    rng = np.random.default_rng(5)
+    new_source, new_target = rng.normal(size=(7, 3)), rng.normal(size=(6, 2))
+    x_unit = cdist(source, source, "sqeuclidean").mean()
+    y_unit = cdist(target, target, "sqeuclidean").mean()
+    x, y = cdist(new_source, source, "sqeuclidean") / x_unit, cdist(new_target, target, "sqeuclidean") / y_unit
+    expected = 2 * np.einsum("ijkl,kl->ij", (x[:, None, :, None] - y[None, :, None, :]) ** 2, plan)
+    lifted = np.asarray(found.lift[0](new_source) @ found.lift[1](new_target).T)
+    np.testing.assert_allclose(lifted, expected, rtol=1e-3, atol=1e-3 * expected.max())
+    # Squared Euclidean costs are sums of d + 2 products, and two more features hold the squares.
+    assert found.geometry.x.shape[1] == 3 + 2 + 2 or found.geometry.x.shape[1] == 2 + 2 + 2
+    np.testing.assert_allclose(
+        found.extend(source, target).conditional(jax.random.key(0), np.arange(24), 4),
+        found.conditional(jax.random.key(0), np.arange(24), 4),
+    )
+
+
+def test_landmarks_reach_the_other_cells(shape_and_copy):
+    source, target, partner = shape_and_copy
+    rng = np.random.default_rng(3)
+    many = rng.integers(0, 80, 600)
+    jitter = lambda cells: cells[many] + 0.02 * rng.normal(size=(600, cells.shape[1]))
+    left, right = jitter(source), jitter(target[partner])
+    config = dataclasses.replace(EUCLIDEAN, landmarks=150, coarse_limit=10_000)
+    found = solve(left, right, config)
+    drawn = np.asarray(found.conditional(jax.random.key(1), np.arange(600), 16))
+    assert "landmarks" in found.diagnostics.kind
+    # Row i of both is the same cell: chance is 0.5.
+    assert foscttm(right[drawn].mean(axis=1), right) < 0.05
+
+
+def test_same_key_same_plan(clouds):
+    np.testing.assert_array_equal(plan_of(solve(*clouds)), plan_of(solve(*clouds)))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_scales_do_not_matter(shape_and_copy, scale):
+    source, target, partner = shape_and_copy
+    np.testing.assert_array_equal(plan_of(solve(source * scale, target)).argmax(axis=1), partner)
+
+
+@pytest.mark.parametrize("kind", ["constant", "duplicates", "two cells"])
+def test_degenerate_populations_give_finite_plans(kind):
+    rng = np.random.default_rng(4)
+    source, target = rng.normal(size=(30, 2)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
+    if kind == "constant":
+        source[:] = 1.0
+    elif kind == "duplicates":
+        source[:15] = source[0]
+    else:
+        source = source[:2]
+    plan = plan_of(solve(source, target, CouplingConfig(cost="euclidean", epsilon=0.05)))
+    assert np.isfinite(plan).all()
+    np.testing.assert_allclose(plan.sum(axis=0), 1 / 20, rtol=0.02)
+    np.testing.assert_allclose(plan.sum(axis=1), 1 / len(source), rtol=0.02)
+
+
+def test_what_is_not_there_gets_an_answer(clouds):
+    with pytest.raises(ValueError, match="`tau_source`=0.9.*must be balanced"):
+        solve(*clouds, CouplingConfig(tau_source=0.9))
+    with pytest.raises(ValueError, match="`coupling` must be one of 'global', got 'minibatch'"):
+        solve(*clouds, kind="minibatch")
+    with pytest.raises(ValueError, match="inner_product.*within a population"):
+        solve_coupling(jax.random.key(0), clouds[0], clouds[0], config=CouplingConfig(cost="inner_product"))
+
+
+@pytest.mark.slow
+def test_split_panels_of_real_cells_find_each_other():
+    """Two disjoint gene panels of the same 700 cells; from the product plan alone this split ends at .23."""
+    import scanpy as sc
+    from sklearn.decomposition import PCA
+
+    genes = sc.datasets.pbmc68k_reduced().raw.X.toarray()
+    rng = np.random.default_rng(0)
+    order = rng.permutation(genes.shape[1])
+    half = len(order) // 2
+    first, second = (PCA(20, random_state=0).fit_transform(genes[:, some]) for some in (order[:half], order[half:]))
+    shuffle = rng.permutation(700)
+    found = solve(first, second[shuffle], CouplingConfig(cost="euclidean", epsilon=1e-3, scale_cost="max"))
+    plan = plan_of(found)
+    transported = plan @ second[shuffle] / plan.sum(axis=1, keepdims=True)
+    assert foscttm(transported, second) < 0.08
+    by_name = {start.start: start.objective for start in found.diagnostics.starts}
+    assert found.diagnostics.objective < by_name["product"]
+    assert jnp.isfinite(found.diagnostics.effective_targets)
