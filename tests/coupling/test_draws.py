@@ -91,7 +91,7 @@ def test_weights_of_the_target_enter_once(rng):
 @LIMITS
 def test_every_row_has_a_key_of_its_own(rng, limits):
     # On a uniform plan one draw a row gives 256 (1 - 1/e) = 162 distinct targets with a standard deviation of 5; one
-    # key for all rows gives 1 (METHODS 4).
+    # key for all rows gives 1.
     n = 256
     cells = np.zeros((n, 2), np.float32)
     coupling = solve_coupling(jax.random.key(0), cells, cells, config=CouplingConfig(**limits))

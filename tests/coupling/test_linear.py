@@ -70,7 +70,7 @@ def scaled(x, y):
 
 
 def objective(plan, cost, a, b, epsilon, tau_a=1.0, tau_b=1.0):
-    """METHODS 1, term by term."""
+    """The problem as it is written down, term by term."""
 
     def kl(p, q):
         support = p > 0
@@ -159,7 +159,7 @@ def test_marginals_of_the_plan_are_those_it_reports(clouds, weights):
 
 
 def test_epsilon_is_the_factor_of_kl_as_in_pot_and_ott(clouds):
-    # METHODS 1: eps multiplies KL(P | a b') after division by the mean cost; |x - y|^2 without 1/2. POT and OTT take
+    # Our convention: eps multiplies KL(P | a b') after division by the mean cost; |x - y|^2 without 1/2. POT and OTT take
     # the same number for the same matrix: factor 1 exactly. A convention off by 2 must be far away.
     epsilon, factor = 0.1, 1.0
     coupling = solve_coupling(jax.random.key(0), *clouds, config=dataclasses.replace(TIGHT, epsilon=epsilon))

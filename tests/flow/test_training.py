@@ -236,7 +236,7 @@ def test_losses_that_are_not_finite_stop_with_the_last_good_weights(run, brief, 
 @pytest.mark.parametrize("learning_rate", [1e4, 1e6, 1e12])
 @pytest.mark.parametrize("check_every", [1, 20])
 def test_a_huge_learning_rate_leaves_finite_weights_and_says_so(run, brief, check_every, learning_rate):
-    # DESIGN: "A diverging loss stops training with the last good weights and says so." Adam's steps are as large as the
+    # A diverging loss stops training with the last good weights and says so. Adam's steps are as large as the
     # rate, so some of these losses overflow, and others stay finite at 1e20 or more, from 2 at the start.
     config = dataclasses.replace(brief, learning_rate=learning_rate, check_every=check_every)
     with pytest.warns(RuntimeWarning, match="`learning_rate`"):

@@ -1,5 +1,6 @@
 """`train`, `history` and `coupling_summary`."""
 
+import copy
 import dataclasses
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from ott.geometry import costs as ott_costs
 from tests.conftest import BRIEF, SETUP, SMALL, assert_same, make_adata, snapshot
 
 from scgenot import GENOT
-from scgenot.coupling import Diagnostics
+from scgenot.coupling import Diagnostics, StartReport
 from scgenot.flow import _trainer as trainer
 from scgenot.model import _training
 
@@ -55,7 +56,7 @@ def test_history(trained):
 
 def test_coupling_summary(trained):
     summary = trained.coupling_summary()
-    assert list(summary.columns) == [field.name for field in dataclasses.fields(Diagnostics)]
+    assert list(summary.columns) == [field.name for field in dataclasses.fields(Diagnostics) if field.name != "starts"]
     assert summary.index.name == "start" and len(summary) == 1
     row = summary.iloc[0]
     assert row["kind"] == "linear, global" and row["epsilon"] == 0.05
@@ -63,6 +64,18 @@ def test_coupling_summary(trained):
     assert row["mass"] == pytest.approx(1, abs=1e-4)
     # Mean squared distance between the populations: 4^2 + 2^2 between means, variances 1, .49, .16 twice; 60 cells.
     assert row["scale"] == pytest.approx(20 + 2 * 1.65, rel=0.2)
+
+
+def test_coupling_summary_has_a_row_for_each_start(trained):
+    model = copy.copy(trained)
+    starts = (StartReport("profiles", 1.0, 9, 1e-4, True, True), StartReport("product", 2.0, 0, 0.3, False, False))
+    whole = Diagnostics("quadratic, global", 1.0, 1.0, 0.05, 9, 1e-4, 1.0, 7.0, True, starts)
+    model._coupling_diagnostics = _training._summary_rows(whole)
+    summary = model.coupling_summary()
+    assert summary.index.tolist() == ["profiles", "product"]
+    assert summary["objective"].tolist() == [1.0, 2.0]
+    assert summary["converged"].tolist() == [True, False]
+    assert set(summary["kind"]) == {"quadratic, global"}
 
 
 def test_before_training(model):
@@ -217,7 +230,7 @@ def test_interrupted_before_the_first_check_leaves_the_earlier_model_usable(mode
     model.train(**BRIEF)
     interrupt_at(0, KeyboardInterrupt)
     model.train(**BRIEF)
-    # DESIGN: "An interrupted `train` leaves a usable model." There was one.
+    # An interrupted `train` leaves a usable model: there was one.
     assert np.isfinite(model.sample(n_samples=2)).all()
 
 
@@ -262,7 +275,7 @@ def test_diverging_from_the_first_leaves_the_earlier_model_usable(model):
     model.train(**BRIEF)
     with pytest.warns(RuntimeWarning, match="`learning_rate`"):
         model.train(**BRIEF, learning_rate=1e20)
-    # DESIGN: "stops training with the last good weights": there were some.
+    # Training stops with the last good weights: there were some.
     assert np.isfinite(model.sample(n_samples=2)).all()
 
 

@@ -23,7 +23,7 @@ def linear_coupling(
 ) -> PotentialCoupling:
     """Solve the linear entropic problem over all cells.
 
-    Minimises ``<C, P> + epsilon KL(P | a b')``, with the marginals relaxed where a tau is below 1 (METHODS 1).
+    Minimises ``<C, P> + epsilon KL(P | a b')``, with the marginals relaxed where a tau is below 1 (Klein et al. 2024, section 2).
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import pandas as pd
 
 from scgenot._messages import check_count, did_you_mean
 from scgenot._rng import RNG, as_key
-from scgenot.coupling import Coupling, solve_coupling
+from scgenot.coupling import Coupling, Diagnostics, solve_coupling
 from scgenot.flow import GENOTSolver, HeldOut, TrainConfig
 from scgenot.model._populations import Population, read_population
 
@@ -118,7 +118,7 @@ class TrainingMixin:
             return
         # Only now is anything kept: a call that fails leaves the model as it was.
         self._solver = solver
-        self._coupling_diagnostics = [dataclasses.asdict(coupling.diagnostics)]
+        self._coupling_diagnostics = _summary_rows(coupling.diagnostics)
         self.history_ = _history(result.history)
         self.train_indices_ = np.sort(np.concatenate([source.rows[source_train], target.rows[target_train]]))
         self.validation_indices_ = np.sort(np.concatenate([source.rows[source_held], target.rows[target_held]]))
@@ -140,7 +140,8 @@ class TrainingMixin:
         """
         if not self._coupling_diagnostics:
             raise RuntimeError("there is no coupling yet. Call `model.train()` first.")
-        return pd.DataFrame(self._coupling_diagnostics).rename_axis("start")
+        table = pd.DataFrame(self._coupling_diagnostics)
+        return table.set_index("start") if "start" in table else table.rename_axis("start")
 
     def _populations(self) -> tuple[Population, Population]:
         """Read both populations as they are now; raise if they are not those that were set up."""
@@ -182,6 +183,12 @@ def _split(rng: np.random.Generator, n: int, share: float) -> tuple[np.ndarray, 
     held = min(int(round(share * n)), n - _FEWEST_TRAINING)
     order = rng.permutation(n)
     return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _summary_rows(diagnostics: Diagnostics) -> list[dict[str, Any]]:
+    """Return one row a start; a linear problem has one optimum and one row."""
+    whole = dataclasses.asdict(diagnostics)
+    return [whole | start for start in whole.pop("starts")] or [whole]
 
 
 def _history(recorded: dict[str, tuple[list[int], list[float]]]) -> dict[str, pd.DataFrame]:
