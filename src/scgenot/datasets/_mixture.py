@@ -78,7 +78,7 @@ class MixtureProblem:
 
     @property
     def epsilon(self) -> float:
-        """Factor of KL with the cost |x - y|^2: twice ``epsilon_b``."""
+        """Factor of KL with the cost ``|x - y|^2``: twice ``epsilon_b``."""
         return 2 * self.epsilon_b
 
     @property
@@ -114,7 +114,7 @@ class MixtureProblem:
 
     @property
     def mean_cost(self) -> float:
-        """Mean of |x - y|^2 under independent pairing; to the accuracy of :attr:`target_cov`."""
+        """Mean of ``|x - y|^2`` under independent pairing; to the accuracy of :attr:`target_cov`."""
         return float(np.trace(self.source_cov) + np.trace(self.target_cov) + np.sum(self.target_mean**2))
 
     def sample_source(self, rng: int | np.random.Generator, n: int) -> Float[np.ndarray, "n d"]:
@@ -220,7 +220,7 @@ def gaussian_mixture(
     n_components
         How many components the potential has.
     epsilon_b
-        Regularisation in the benchmark's convention (cost 1/2 |x - y|^2); this package's epsilon is twice it.
+        Regularisation in the benchmark's convention (cost ``1/2 |x - y|^2``); this package's epsilon is twice it.
     covariance
         Variance c of each component of the potential.
     rng
