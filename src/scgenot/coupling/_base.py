@@ -113,5 +113,18 @@ class Coupling(abc.ABC):
         """
 
     @abc.abstractmethod
-    def extend(self, source: Float[Array | np.ndarray, "k dx"], target: Float[Array | np.ndarray, "l dy"]) -> Coupling:
-        """Return the coupling between other cells of the two populations that these potentials imply."""
+    def extend(
+        self,
+        source: Float[Array | np.ndarray, "k dx"],
+        target: Float[Array | np.ndarray, "l dy"],
+        *,
+        shared: tuple[Float[Array | np.ndarray, "k s"], Float[Array | np.ndarray, "l s"]] | None = None,
+    ) -> Coupling:
+        """Return the coupling between other cells of the two populations that these potentials imply.
+
+        Cells are given as they were to be coupled; `shared` are their shared features in a problem that has them.
+        """
+
+    @abc.abstractmethod
+    def swapped(self) -> Coupling:
+        """Return the same coupling seen from the other side: target cells are its source."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from scgenot._messages import check_count, check_positive, check_unit
-from scgenot.costs import CostLike, ScaleCost, check_scale_cost, resolve_cost_pair
+from scgenot.costs import CostLike, ScaleCost, check_scale_cost, resolve_cost, resolve_cost_pair
+
+# Squared differences of distances are what a quadratic problem sums: squared distances in their place would leave all weight
+# to the largest. Its epsilon is in units of these squares, hence smaller.
+_DEFAULTS = {"linear": ("sqeuclidean", 0.05), "quadratic": ("euclidean", 0.005), "fused": ("euclidean", 0.005)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +20,17 @@ class CouplingConfig:
     ----------
     cost
         Ground cost: a name, an OTT ``CostFn``, or a function of two cells (see :func:`scgenot.costs.resolve_cost`). In
-        quadratic problems also a pair of them, within the source and within the target population.
+        quadratic problems also a pair of them, within the source and within the target population. ``None`` is
+        ``"sqeuclidean"`` in linear problems and ``"euclidean"`` in quadratic and fused ones.
     epsilon
-        Factor of the entropy (KL to the product of the marginals), in units of the scaled cost.
+        Factor of the entropy (KL to the product of the marginals), in units of the scaled cost. ``None`` is 0.05 in linear
+        problems and 0.005 in quadratic and fused ones.
     tau_source, tau_target
         How strictly each marginal is kept, in (0, 1]: lambda / (lambda + epsilon). 1 is balanced.
+    alpha
+        Weight of the quadratic term in fused problems, in (0, 1); that of the linear one is ``1 - alpha``.
+    shared_cost
+        Cost between the shared features of a fused problem.
     scale_cost
         Costs are divided by their ``"mean"``, their ``"max"``, or by a number.
     tolerance
@@ -37,10 +47,12 @@ class CouplingConfig:
         Problems with more entries than this are first solved on random subsets of the cells.
     """
 
-    cost: CostLike | tuple[CostLike, CostLike] = "sqeuclidean"
-    epsilon: float = 0.05
+    cost: CostLike | tuple[CostLike, CostLike] | None = None
+    epsilon: float | None = None
     tau_source: float = 1.0
     tau_target: float = 1.0
+    alpha: float = 0.5
+    shared_cost: CostLike = "sqeuclidean"
     scale_cost: ScaleCost = "mean"
     tolerance: float = 1e-3
     max_iterations: int = 2000
@@ -51,12 +63,34 @@ class CouplingConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers where they are given."""
-        check_positive("epsilon", self.epsilon, remedy="Start from 0.05, in units of the mean cost.")
+        if self.epsilon is not None:
+            check_positive("epsilon", self.epsilon, remedy="Start from 0.05, in units of the mean cost.")
         check_unit("tau_source", self.tau_source, remedy="1.0 keeps the source marginal exactly.")
         check_unit("tau_target", self.tau_target, remedy="1.0 keeps the target marginal exactly.")
-        resolve_cost_pair(self.cost)
+        if self.cost is not None:
+            resolve_cost_pair(self.cost)
+        resolve_cost(self.shared_cost)
+        if not 0.0 < self.alpha < 1.0:
+            raise ValueError(
+                f"`alpha` must lie in (0, 1), got {self.alpha!r}. It weighs the quadratic term of a fused problem; for 1 leave "
+                "out the shared features, for 0 solve a linear problem on them."
+            )
         check_scale_cost(self.scale_cost)
         check_positive("tolerance", self.tolerance)
         check_count("landmarks", self.landmarks, minimum=2)
         check_count("max_iterations", self.max_iterations)
         check_count("n_draws", self.n_draws)
+
+    def resolved(self, problem: str) -> CouplingConfig:
+        """Return the config with the problem's own cost and epsilon where none was chosen."""
+        cost, epsilon = _DEFAULTS[problem]
+        return dataclasses.replace(
+            self,
+            cost=cost if self.cost is None else self.cost,
+            epsilon=epsilon if self.epsilon is None else self.epsilon,
+        )
+
+    def swapped(self) -> CouplingConfig:
+        """Return the config of the opposite direction."""
+        cost = self.cost[::-1] if isinstance(self.cost, tuple) else self.cost
+        return dataclasses.replace(self, cost=cost, tau_source=self.tau_target, tau_target=self.tau_source)

@@ -54,6 +54,8 @@ class Geometry:
 
     def stored(self) -> Geometry:
         """The same costs with the matrix computed once and kept."""
+        if self.matrix is not None:
+            return self
         return dataclasses.replace(self, matrix=_matrix(self.cost, self.x, self.y))
 
     def at_epsilon(self, factor: float) -> Geometry:

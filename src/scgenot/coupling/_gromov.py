@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot.coupling._dense import dense_sinkhorn
+
 _STAGES = 8
 _ROUNDS, _MANY_ROUNDS = 3, 8
-_SCALINGS = 10
 _LOOSE, _TIGHT = 1e-3, 1e-4
 _PLAN_CHANGE = 1e-3
 _RANK_TOLERANCE = 1e-6
@@ -20,15 +21,17 @@ _RANK_TOLERANCE = 1e-6
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("within_source", "within_target", "shared", "a", "b", "alpha", "epsilon", "bases", "values"),
+    data_fields=("within_source", "within_target", "shared", "a", "b", "alpha", "epsilon", "taus", "bases", "values"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
 class QuadraticProblem:
     """A quadratic or fused problem, small enough to be dense.
 
-    Minimises ``alpha sum |cX_ik - cY_jl|^2 P_ij P_kl + (1 - alpha) <C, P> + epsilon KL(P | a b')`` over the plans
-    with marginals a and b.
+    Minimises ``alpha sum |cX_ik - cY_jl|^2 P_ij P_kl / mass(P) + (1 - alpha) <C, P> + epsilon KL(P | a b')`` over the plans
+    with marginals a and b, or with a penalty ``lambda KL(P 1 | a)``, ``lambda = epsilon tau / (1 - tau)``, for a marginal
+    whose tau is below 1. Divided by the mass (1 in a balanced problem), the quadratic term grows with the mass as the linear
+    one does. Undivided it grows with its square, so that a plan could escape its cost by losing all mass, or blow up.
 
     Attributes
     ----------
@@ -42,6 +45,8 @@ class QuadraticProblem:
         Weight of the quadratic term; 1 in a purely quadratic problem.
     epsilon
         Factor of the entropy.
+    taus
+        How strictly each marginal is kept, in (0, 1].
     bases, values
         Leading eigenvectors and eigenvalues of the two costs within. Few suffice (d + 2 for squared Euclidean costs), and
         products with them instead of the whole matrices make a linearisation as cheap as a Sinkhorn iteration.
@@ -54,6 +59,7 @@ class QuadraticProblem:
     b: Float[Array, " m"]
     alpha: Float[Array, ""] | float
     epsilon: Float[Array, ""] | float
+    taus: tuple[Float[Array, ""] | float, Float[Array, ""] | float]
     bases: tuple[Float[Array, "n r"], Float[Array, "m s"]]
     values: tuple[Float[Array, " r"], Float[Array, " s"]]
 
@@ -61,9 +67,9 @@ class QuadraticProblem:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QuadraticState:
-    """A plan, the potentials (over epsilon) that gave it, and how far it is from settled.
+    """A plan of mass 1, the potentials (over epsilon) that gave it, and how far it is from settled.
 
-    ``quadratic`` is the quadratic cost at the plan, ``change`` the L1 distance to the plan before, ``violation`` that of
+    ``quadratic`` is the quadratic cost at the plan, ``log_mass`` the logarithm of the mass that the plan was divided by, ``change`` the L1 distance to the plan before, ``violation`` that of
     the row marginals, ``objective`` the value of the problem.
     """
 
@@ -71,6 +77,7 @@ class QuadraticState:
     quadratic: Float[Array, "n m"]
     u: Float[Array, " n"]
     v: Float[Array, " m"]
+    log_mass: Float[Array, ""]
     objective: Float[Array, ""]
     change: Float[Array, ""]
     violation: Float[Array, ""]
@@ -85,13 +92,14 @@ def quadratic_problem(
     *,
     shared: Float[Array, "n m"] | None = None,
     alpha: float = 1.0,
+    taus: tuple[float, float] = (1.0, 1.0),
 ) -> QuadraticProblem:
     """Return the problem with its costs decomposed; without `shared` features it is purely quadratic."""
     if shared is None:
         shared, alpha = jnp.zeros((len(a), len(b)), jnp.float32), 1.0
     decomposed = [_leading(costs) for costs in (within_source, within_target)]
     bases, values = zip(*decomposed, strict=True)
-    return QuadraticProblem(within_source, within_target, shared, a, b, alpha, epsilon, bases, values)
+    return QuadraticProblem(within_source, within_target, shared, a, b, alpha, epsilon, taus, bases, values)
 
 
 def _leading(costs: Float[Array, "n n"]) -> tuple[Float[Array, "n r"], Float[Array, " r"]]:
@@ -114,19 +122,24 @@ def quadratic_cost(problem: QuadraticProblem, plan: Float[Array, "n m"]) -> Floa
     return rows[:, None] + columns[None, :] - 2.0 * crossed
 
 
-def linearised_cost(problem: QuadraticProblem, quadratic: Float[Array, "n m"]) -> Float[Array, "n m"]:
+def linearised_cost(
+    problem: QuadraticProblem, plan: Float[Array, "n m"], quadratic: Float[Array, "n m"]
+) -> Float[Array, "n m"]:
     """Return the gradient of the unregularised problem: the linear cost that a stationary plan is optimal for.
 
-    The factor 2 is the derivative of a quadratic form. Solvers that leave it out mean half of our epsilon.
+    The factor 2 is the derivative of a quadratic form. Solvers that leave it out mean half of our epsilon. The constant
+    is the derivative of the division by the mass; it matters where a marginal is relaxed.
     """
-    return 2.0 * problem.alpha * quadratic + (1.0 - problem.alpha) * problem.shared
+    return problem.alpha * (2.0 * quadratic - jnp.sum(quadratic * plan)) + (1.0 - problem.alpha) * problem.shared
 
 
 def solve_from(problem: QuadraticProblem, plan: Float[Array, "n m"], anneal: float) -> QuadraticState:
     """Follow a start from `anneal` times epsilon down to epsilon."""
     n, m = plan.shape
+    plan = plan / plan.sum()
+    unknown = jnp.asarray(jnp.inf)
     state = QuadraticState(
-        plan, quadratic_cost(problem, plan), jnp.zeros(n), jnp.zeros(m), *3 * (jnp.asarray(jnp.inf),)
+        plan, quadratic_cost(problem, plan), jnp.zeros(n), jnp.zeros(m), jnp.zeros(()), unknown, unknown, unknown
     )
     factors = np.geomspace(max(anneal, 1.0), 1.0, _STAGES)
     for before, factor in zip([factors[0], *factors], factors, strict=False):
@@ -147,46 +160,31 @@ def polish(problem: QuadraticProblem, state: QuadraticState, max_iterations: int
 @jax.jit
 def _stage(problem, state, factor, shrink, tolerance, rounds) -> QuadraticState:
     """Linearise at the plan, and run Sinkhorn from the potentials at hand, at `factor` times epsilon."""
-    cost = linearised_cost(problem, state.quadratic) / (problem.epsilon * factor)
+    a, b = problem.a, problem.b
+    cost = linearised_cost(problem, state.plan, state.quadratic) / (problem.epsilon * factor)
     # Potentials are over epsilon, so they grow when it shrinks.
-    u, v, violation = _sinkhorn(cost, problem.a, problem.b, state.u * shrink, state.v * shrink, tolerance, rounds)
+    u, v, violation = dense_sinkhorn(cost, a, b, state.u * shrink, state.v * shrink, problem.taus, tolerance, rounds)
     log_ratio = u[:, None] + v[None, :] - cost
-    plan = problem.a[:, None] * problem.b[None, :] * jnp.exp(log_ratio)
+    # Through the logarithm: with small taus the mass can be too small for a float.
+    log_plan = jnp.log(a)[:, None] + jnp.log(b)[None, :] + log_ratio
+    log_mass = jax.nn.logsumexp(log_plan)
     # Rows are off by the violation; without this the error would grow from repeat to repeat.
-    plan = plan / plan.sum()
+    plan = jnp.exp(log_plan - log_mass)
     quadratic = quadratic_cost(problem, plan)
+    balanced = jnp.asarray([tau == 1.0 for tau in problem.taus])
+    mass = jnp.where(balanced.any(), 1.0, jnp.exp(log_mass))
     value = problem.alpha * jnp.sum(quadratic * plan) + (1.0 - problem.alpha) * jnp.sum(problem.shared * plan)
     entropy = jnp.sum(jnp.where(plan > 0, plan * log_ratio, 0.0))
+    objective = mass * value + problem.epsilon * (mass * entropy - mass + 1.0)
+    for tau, weights, marginal in zip(problem.taus, (a, b), (plan.sum(axis=1), plan.sum(axis=0)), strict=True):
+        penalty = _divergence(mass * marginal, weights) * tau / jnp.maximum(1.0 - tau, 1e-12)
+        objective += problem.epsilon * jnp.where(tau == 1.0, 0.0, penalty)
     change = jnp.abs(plan - state.plan).sum()
-    return QuadraticState(plan, quadratic, u, v, value + problem.epsilon * entropy, change, violation)
+    return QuadraticState(plan, quadratic, u, v, log_mass, objective, change, violation)
 
 
-def _sinkhorn(cost, a, b, u, v, tolerance, rounds):
-    """Run rounds of Sinkhorn on a dense cost over epsilon: one iteration on logarithms, then several on their exponential.
-
-    Matrix-vector products are an order of magnitude cheaper than sums of exponentials, and are safe as long as scalings
-    stay near 1, which the iteration on logarithms sees to; where they do not, its result is kept.
-    """
-    log_a, log_b = jnp.log(a), jnp.log(b)
-
-    def more(carry):
-        return (carry[2] > tolerance) & (carry[3] < rounds)
-
-    def one_round(carry):
-        u, v, _, count = carry
-        new_u = -jax.nn.logsumexp(log_b[None, :] + v[None, :] - cost, axis=1)
-        violation = jnp.sum(a * jnp.abs(jnp.expm1(u - new_u)))
-        new_v = -jax.nn.logsumexp(log_a[:, None] + new_u[:, None] - cost, axis=0)
-        ratio = jnp.exp(new_u[:, None] + new_v[None, :] - cost)
-
-        def scale(_, scalings):
-            rows = 1.0 / (ratio @ (b * scalings[1]))
-            return rows, 1.0 / ((a * rows) @ ratio)
-
-        rows, columns = jax.lax.fori_loop(0, _SCALINGS, scale, (jnp.ones_like(a), jnp.ones_like(b)))
-        safe = jnp.isfinite(rows).all() & jnp.isfinite(columns).all() & (rows > 0).all() & (columns > 0).all()
-        rows, columns = jnp.where(safe, rows, 1.0), jnp.where(safe, columns, 1.0)
-        return new_u + jnp.log(rows), new_v + jnp.log(columns), violation, count + 1
-
-    u, v, violation, _ = jax.lax.while_loop(more, one_round, (u, v, jnp.asarray(jnp.inf), 0))
-    return u, v, violation
+def _divergence(p: Float[Array, " n"], q: Float[Array, " n"]) -> Float[Array, ""]:
+    """Return ``KL(p | q)`` of masses: ``sum p log(p / q) - p + q``."""
+    used = (p > 0) & (q > 0)
+    ratio = jnp.where(used, p, 1.0) / jnp.where(used, q, 1.0)
+    return jnp.sum(jnp.where(used, p * jnp.log(ratio), 0.0) - p + q)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from scgenot.costs import cost_scale, resolve_cost
+from scgenot.costs import AnchoredCost, cost_scale, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry
+from scgenot.coupling._lift import Lift, anchor_lifts, lifted_cost
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._sinkhorn import solve_potentials
 
@@ -45,9 +49,34 @@ def linear_coupling(
         raise ValueError(
             "`cost`='inner_product' compares cells within a population, in quadratic problems. Use 'cosine'."
         )
-    scale = cost_scale(cost, source, target, config.scale_cost)
-    geometry = Geometry(jnp.asarray(source), jnp.asarray(target), 1.0 / (scale * config.epsilon), cost)
+    lift = None
+    if isinstance(cost, AnchoredCost):
+        geometry, lift, scale = _anchored(key, cost, source, target, config)
+    else:
+        scale = cost_scale(cost, source, target, config.scale_cost)
+        geometry = Geometry(jnp.asarray(source), jnp.asarray(target), 1.0 / (scale * config.epsilon), cost)
     if source.shape[0] * target.shape[0] <= config.dense_limit:
         geometry = geometry.stored()
     potentials = solve_potentials(geometry, a, b, config, key=key)
-    return PotentialCoupling(geometry, a, b, potentials, config, "linear, global", scale)
+    return PotentialCoupling(geometry, a, b, potentials, config, "linear, global", scale, lift=lift)
+
+
+def _anchored(
+    key: jax.Array, cost: AnchoredCost, source, target, config: CouplingConfig
+) -> tuple[Geometry, tuple[Lift, Lift], float]:
+    """Return costs over the joint population, exact where it is small, through landmarks where it is not."""
+    n = len(source)
+    joint = np.concatenate([np.asarray(source), np.asarray(target)])
+    anchors = np.arange(len(joint))
+    if len(joint) > 2 * config.landmarks:
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        anchors = np.sort(rng.choice(len(joint), 2 * config.landmarks, replace=False))
+    fitted = cost.fit(joint, anchors)
+    within = np.asarray(fitted(joint[anchors]))
+    across = within[np.ix_(anchors < n, anchors >= n)]
+    scale = matrix_scale(across if across.size else within, config.scale_cost)
+    lift = anchor_lifts(fitted, within, scale, config.epsilon)
+    geometry = Geometry(lift[0](source), lift[1](target), 1.0 / config.epsilon, lifted_cost())
+    if len(anchors) == len(joint):
+        geometry = dataclasses.replace(geometry, matrix=jnp.asarray(across / scale, jnp.float32))
+    return geometry, lift, scale

@@ -92,8 +92,24 @@ class MinibatchCoupling(Coupling):
             yield self._solve(solve_key, source)[:2]
             round_ += 1
 
+    def swapped(self) -> MinibatchCoupling:
+        """Return the same coupling seen from the other side."""
+        return dataclasses.replace(
+            self,
+            source=self.target,
+            target=self.source,
+            a=self.b,
+            b=self.a,
+            cost=self.cost.swapped(),
+            config=self.config.swapped(),
+        )
+
     def extend(
-        self, source: Float[Array | np.ndarray, "k dx"], target: Float[Array | np.ndarray, "l dy"]
+        self,
+        source: Float[Array | np.ndarray, "k dx"],
+        target: Float[Array | np.ndarray, "l dy"],
+        *,
+        shared: None = None,
     ) -> MinibatchCoupling:
         """Return minibatch couplings between other cells of the two populations, with the same cost and scale."""
         a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))

@@ -102,14 +102,32 @@ class PotentialCoupling(Coupling):
             used += steps * batch_size
             round_ += 1
 
+    def swapped(self) -> PotentialCoupling:
+        """Return the same coupling seen from the other side."""
+        found = self.potentials
+        return dataclasses.replace(
+            self,
+            geometry=self.geometry.T,
+            a=self.b,
+            b=self.a,
+            potentials=dataclasses.replace(found, u=found.v, v=found.u),
+            config=self.config.swapped(),
+            lift=None if self.lift is None else self.lift[::-1],
+        )
+
     def extend(
-        self, source: Float[Array | np.ndarray, "k dx"], target: Float[Array | np.ndarray, "l dy"]
+        self,
+        source: Float[Array | np.ndarray, "k dx"],
+        target: Float[Array | np.ndarray, "l dy"],
+        *,
+        shared: tuple[Float[Array | np.ndarray, "k s"], Float[Array | np.ndarray, "l s"]] | None = None,
     ) -> PotentialCoupling:
         """Return the coupling between other cells of the two populations that these potentials imply."""
         old, config = self.geometry, self.config
-        source, target = jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
         if self.lift is not None:
-            source, target = self.lift[0](source), self.lift[1](target)
+            own = shared or (None, None)
+            source, target = self.lift[0](source, own[0]), self.lift[1](target, own[1])
+        source, target = jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
         to_target = dataclasses.replace(old, y=target, matrix=None)
         v = extend_rows(to_target.T, jnp.log(self.a), self.potentials.u, config.tau_target)
         to_source = dataclasses.replace(old, x=source, matrix=None)

@@ -1,4 +1,4 @@
-"""The quadratic global coupling: Gromov-Wasserstein from many starts, extended to all cells."""
+"""The quadratic and fused global couplings: Gromov-Wasserstein from many starts, extended to all cells."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from scgenot.costs import Cost, cost_scale, resolve_cost_pair
+from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._base import StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry
@@ -21,8 +21,9 @@ from scgenot.coupling._gromov import (
     quadratic_problem,
     solve_from,
 )
-from scgenot.coupling._lift import LIFTED, lifts
+from scgenot.coupling._lift import lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
+from scgenot.coupling._sides import SharedTerm, Side
 from scgenot.coupling._sinkhorn import Potentials, solve_potentials
 from scgenot.coupling._starts import start_plans
 
@@ -39,11 +40,15 @@ def quadratic_coupling(
     a: Float[Array, " n"],
     b: Float[Array, " m"],
     config: CouplingConfig,
+    *,
+    shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None = None,
+    pairs: Int[np.ndarray, "p 2"] | None = None,
 ) -> PotentialCoupling:
-    """Solve the quadratic entropic problem: cells that are close go to cells that are close.
+    """Solve the quadratic or fused entropic problem: cells that are close go to cells that are close.
 
-    Minimises ``sum |cX_ik - cY_jl|^2 P_ij P_kl + epsilon KL(P | a b')``. The problem is not convex: it is solved from
-    several starts, the best few are followed until they stand still, and the lowest objective wins.
+    Minimises ``alpha sum |cX_ik - cY_jl|^2 P_ij P_kl / mass(P) + (1 - alpha) <C, P> + epsilon KL(P | a b')``, with the
+    marginals relaxed where a tau is below 1. The problem is not convex: it is solved from several starts, the best few are
+    followed until they stand still, and the lowest objective wins.
 
     Parameters
     ----------
@@ -54,78 +59,78 @@ def quadratic_coupling(
     a, b
         Marginals; each sums to 1.
     config
-        Costs, epsilon, landmarks.
+        Costs, epsilon, alpha, taus, landmarks.
+    shared
+        Features that both populations have, which makes the problem fused.
+    pairs
+        Rows of source and target cells known to correspond: costs to them become the shared features.
 
     Returns
     -------
     The coupling, with a report of each start in its diagnostics.
-
-    Raises
-    ------
-    ValueError
-        If a tau is below 1: relaxed marginals are for linear problems so far.
     """
-    if min(config.tau_source, config.tau_target) < 1.0:
-        raise ValueError(
-            f"`tau_source`={config.tau_source:g} and `tau_target`={config.tau_target:g}: quadratic problems must be "
-            "balanced in this version. Set both to 1."
-        )
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     costs = resolve_cost_pair(config.cost)
-    sides = [_landmarks(rng, *side, config.landmarks) for side in ((source, a), (target, b))]
-    scales = tuple(
-        cost_scale(cost, cells, cells, config.scale_cost) for cost, (cells, _) in zip(costs, sides, strict=True)
+    sides = [Side.of(rng, *side, cost, config) for side, cost in zip(((source, a), (target, b)), costs, strict=True)]
+    left, right = sides
+    within, scales = (left.within, right.within), (left.scale, right.scale)
+    fused = None if shared is None and pairs is None else SharedTerm.of(sides, costs, config, shared, pairs)
+    alpha = 1.0 if fused is None else config.alpha
+    shared_costs = None if fused is None else fused.between_landmarks(sides)
+    problem = quadratic_problem(
+        *within,
+        left.weights,
+        right.weights,
+        config.epsilon,
+        shared=shared_costs,
+        alpha=alpha,
+        taus=(config.tau_source, config.tau_target),
     )
-    within = tuple(_within(cost, cells) / scale for cost, (cells, _), scale in zip(costs, sides, scales, strict=True))
-    (anchors_x, anchor_a), (anchors_y, anchor_b) = sides
-    problem = quadratic_problem(*within, anchor_a, anchor_b, config.epsilon)
-    state, reports = _best(problem, None)
+    state, reports = best_state(problem, shared_costs)
 
-    left, right = lifts(anchors_x, anchors_y, costs, scales, problem.bases, state.plan, 1.0)
-    whole = len(anchors_x) == len(source) and len(anchors_y) == len(target)
-    geometry = Geometry(left(source), right(target), 1.0 / config.epsilon, LIFTED)
+    offset = -alpha * float(jnp.sum(state.quadratic * state.plan))
+    lift = lifts((left.anchored, right.anchored), within, scales, state.plan, alpha, offset, config.epsilon)
+    between, features = lifted_cost(), (None, None)
+    if fused is not None:
+        lift, features = fused.added_to(lift, 1.0 - alpha), (fused.source, fused.target)
+        between = lifted_cost(lift[0].map.shape[1] + 2, fused.cost)
+    geometry = Geometry(lift[0](source, features[0]), lift[1](target, features[1]), 1.0 / config.epsilon, between)
+    whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     if whole:
-        geometry = dataclasses.replace(geometry, matrix=linearised_cost(problem, state.quadratic))
+        geometry = dataclasses.replace(geometry, matrix=linearised_cost(problem, state.plan, state.quadratic))
         winner = reports[0]
         potentials = Potentials(state.u, state.v, float(state.violation), winner.iterations, winner.converged)
     else:
         potentials = solve_potentials(geometry, a, b, config, key=key)
-    kind = "quadratic, global" if whole else f"quadratic, global, {len(anchors_x)} x {len(anchors_y)} landmarks"
-    return PotentialCoupling(
-        geometry, a, b, potentials, config, kind, scales[0], lift=(left, right), starts=tuple(reports)
-    )
+    kind = "quadratic, global" if fused is None else "fused, global"
+    kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
+    return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports))
 
 
-def _best(problem: QuadraticProblem, shared) -> tuple[QuadraticState, list[StartReport]]:
-    """Return the state of the lowest objective, and all reports, best first."""
+def best_state(
+    problem: QuadraticProblem, shared: Float[Array, "n m"] | None
+) -> tuple[QuadraticState, list[StartReport]]:
+    """Return the state of the lowest objective, and the reports of all starts, best first."""
     found: list[tuple[str, QuadraticState]] = []
-    starts = start_plans(problem.within_source, problem.within_target, problem.a, problem.b, shared)
-    for name, anneal, plan in starts:
+    for name, anneal, plan in start_plans(problem.within_source, problem.within_target, problem.a, problem.b, shared):
         found.append((name, solve_from(problem, plan, anneal)))
-    found.sort(key=lambda one: float(one[1].objective))
+    found.sort(key=lambda one: _value(one[1]))
     reports, kept = [], []
     for name, state in found:
-        rough = float(state.objective)
-        again = any(abs(rough - other) <= _SAME * abs(other) for other, _, _ in kept)
+        rough = _value(state)
+        again = any(abs(rough - other) <= _SAME * abs(other) for other, _ in kept)
         if len(kept) < _POLISHED and not again:
             state, iterations, converged = polish(problem, state, _MAX_POLISH)
-            kept.append((rough, state, len(reports)))
-            reports.append(StartReport(name, float(state.objective), iterations, float(state.change), True, converged))
+            kept.append((rough, state))
+            reports.append(StartReport(name, _value(state), iterations, float(state.change), True, converged))
         else:
             reports.append(StartReport(name, rough, 0, float(state.change), False, False))
-    best = min(kept, key=lambda one: float(one[1].objective))
+    best = min(kept, key=lambda one: _value(one[1]))
     order = sorted(range(len(reports)), key=lambda k: (not reports[k].polished, reports[k].objective))
     return best[1], [reports[k] for k in order]
 
 
-def _landmarks(rng: np.random.Generator, cells, weights, most: int):
-    """Return up to `most` cells, drawn in proportion to their weights, with their weights."""
-    if len(cells) <= most:
-        return cells, weights
-    p = np.asarray(weights, np.float64)
-    chosen = np.sort(rng.choice(len(cells), most, replace=False, p=p / p.sum()))
-    return cells[chosen], jnp.full(most, 1.0 / most, jnp.float32)
-
-
-def _within(cost: Cost, cells: Float[Array, "n d"]) -> Float[Array, "n n"]:
-    return jax.jit(cost.pairwise)(cells, cells)
+def _value(state: QuadraticState) -> float:
+    """Return the objective; a start that broke down comes last instead of winning by NaN."""
+    value = float(state.objective)
+    return value if np.isfinite(value) else float("inf")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from scgenot._messages import one_of
 from scgenot.coupling._base import Coupling, Diagnostics
@@ -25,6 +25,7 @@ _SOLVERS: dict[tuple[str, str], Callable[..., Coupling]] = {
     ("linear", "global"): linear_coupling,
     ("linear", "minibatch"): minibatch_coupling,
     ("quadratic", "global"): quadratic_coupling,
+    ("fused", "global"): quadratic_coupling,
 }
 
 
@@ -40,6 +41,8 @@ def solve_coupling(
     *,
     source_weights: Float[Array | np.ndarray, " n"] | None = None,
     target_weights: Float[Array | np.ndarray, " m"] | None = None,
+    shared: tuple[Float[Array | np.ndarray, "n s"], Float[Array | np.ndarray, "m s"]] | None = None,
+    pairs: Int[np.ndarray, "p 2"] | None = None,
     problem: str = "linear",
     kind: CouplingKind = "global",
     config: CouplingConfig | None = None,
@@ -51,11 +54,17 @@ def solve_coupling(
     key
         JAX key.
     source, target
-        Cells of the two populations.
+        Cells of the two populations, as the cost sees them: features, or for the cost ``"precomputed"`` their rows of costs
+        to all cells of their population (in linear problems: to all source and then all target cells).
     source_weights, target_weights
         Non-negative weights of the cells; uniform if ``None``. They are normalised to sum to 1.
+    shared
+        Features that both populations have, for fused problems.
+    pairs
+        Instead of `shared`: rows of source and target cells that are known to correspond.
     problem
-        ``"linear"``: both populations lie in one space. ``"quadratic"``: they need not.
+        ``"linear"``: both populations lie in one space. ``"quadratic"``: they need not. ``"fused"``: they need not, but
+        share some features, or some pairs of cells are known.
     kind
         ``"global"``, one problem over all cells, or ``"minibatch"``, the paper's.
     config
@@ -69,13 +78,14 @@ def solve_coupling(
     ------
     ValueError
         If arrays are empty, not finite, or of different width in a linear problem; if weights are negative or all
-        zero; if the problem or the kind is not known.
+        zero; if the problem or the kind is not known; if a fused problem has neither shared features nor pairs, or another
+        problem has them.
     """
-    config = config or CouplingConfig()
     if (problem, kind) not in _SOLVERS:
         if problem not in {known for known, _ in _SOLVERS}:
             raise ValueError(one_of("problem", problem, sorted({known for known, _ in _SOLVERS})))
         raise ValueError(one_of("coupling", kind, available_couplings(problem)))
+    config = (config or CouplingConfig()).resolved(problem)
     source, target = _cells("source", source), _cells("target", target)
     if problem == "linear" and source.shape[1] != target.shape[1]:
         raise ValueError(
@@ -84,7 +94,8 @@ def solve_coupling(
         )
     a = _marginal("source_weights", source_weights, len(source))
     b = _marginal("target_weights", target_weights, len(target))
-    found = _SOLVERS[problem, kind](key, source, target, a, b, config)
+    given = _in_common(problem, shared, pairs, len(source), len(target))
+    found = _SOLVERS[problem, kind](key, source, target, a, b, config, **given)
     if kind == "global" and not found.diagnostics.converged:
         warnings.warn(_not_converged(found.diagnostics, config), RuntimeWarning, stacklevel=2)
     return found
@@ -103,6 +114,34 @@ def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
         f"{summary.iterations:.0f} iterations (tolerance {config.tolerance:.2g}). Try a larger `epsilon` "
         f"(got {config.epsilon:g}) or more `max_iterations`."
     )
+
+
+def _in_common(problem: str, shared, pairs, n: int, m: int) -> dict[str, Any]:
+    """Check what a fused problem compares directly; return it by the name of its argument."""
+    if problem != "fused":
+        if shared is not None or pairs is not None:
+            name = "shared" if shared is not None else "pairs"
+            raise ValueError(f"`{name}` belongs to fused problems, got problem={problem!r}. Use problem='fused'.")
+        return {}
+    if (shared is None) == (pairs is None):
+        raise ValueError(
+            "a fused problem needs `shared` features or known `pairs`, one of the two; got "
+            + ("neither." if shared is None else "both.")
+        )
+    if pairs is not None:
+        pairs = np.asarray(pairs)
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or not np.issubdtype(pairs.dtype, np.integer):
+            raise ValueError(f"`pairs` must be whole numbers, pairs x 2, got {pairs.dtype} of shape {pairs.shape}.")
+        if (pairs < 0).any() or (pairs >= (n, m)).any():
+            raise ValueError(f"`pairs` must name rows below {n} (source) and {m} (target), got up to {pairs.max(axis=0)}.")
+        return {"pairs": pairs}
+    features = tuple(_cells(f"shared[{side}]", one) for side, one in enumerate(shared))
+    if [len(one) for one in features] != [n, m] or features[0].shape[1] != features[1].shape[1]:
+        raise ValueError(
+            f"`shared` must hold the same features for all {n} source and {m} target cells, got shapes "
+            f"{features[0].shape} and {features[1].shape}."
+        )
+    return {"shared": features}
 
 
 def _cells(name: str, cells) -> Float[Array, "n d"]:

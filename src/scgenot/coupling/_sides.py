@@ -1,0 +1,122 @@
+"""What goes into a quadratic problem: the two populations with their landmarks, and what they share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from scgenot.costs import Anchored, Cost, cost_scale, matrix_scale, resolve_cost
+from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._lift import Lift
+
+# Costs to more cells with a known partner than this add nothing but memory.
+_MOST_PAIRS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One population of a quadratic problem: its landmarks, and costs to them.
+
+    Attributes
+    ----------
+    cells
+        All cells, as the costs see them.
+    chosen
+        Rows of the landmarks.
+    weights
+        Weights of the landmarks; they sum to 1.
+    anchored
+        Costs from any cells to the landmarks.
+    within
+        Scaled costs between the landmarks.
+    scale
+        What costs are divided by.
+    """
+
+    cells: Float[Array, "n d"]
+    chosen: Int[np.ndarray, " k"]
+    weights: Float[Array, " k"]
+    anchored: Anchored
+    within: Float[Array, "k k"]
+    scale: float
+
+    @classmethod
+    def of(cls, rng: np.random.Generator, cells, weights, cost: Any, config: CouplingConfig) -> Side:
+        """Choose landmarks in proportion to the weights of the cells, and measure between them."""
+        chosen = np.arange(len(cells))
+        if len(cells) > config.landmarks:
+            p = np.asarray(weights, np.float64)
+            size = min(config.landmarks, int(np.count_nonzero(p)))
+            chosen = np.sort(rng.choice(len(cells), size, replace=False, p=p / p.sum()))
+            weights = jnp.full(size, 1.0 / size, jnp.float32)
+        anchored = cost.fit(np.asarray(cells), chosen)
+        within = np.asarray(anchored(cells[chosen]))
+        scale = matrix_scale(within, config.scale_cost)
+        return cls(cells, chosen, weights, anchored, jnp.asarray(within / scale, jnp.float32), scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedTerm:
+    """What a fused problem compares directly: shared features, or costs to the cells with a known partner.
+
+    Attributes
+    ----------
+    source, target
+        Features of all cells of the two populations.
+    cost, scale
+        Cost between them, and what it is divided by.
+    profiles
+        Costs to the cells with a known partner; ``None`` where the user gives features.
+    """
+
+    source: Float[Array, "n s"]
+    target: Float[Array, "m s"]
+    cost: Cost
+    scale: float
+    profiles: tuple[Anchored, Anchored] | None
+
+    @classmethod
+    def of(
+        cls,
+        sides: list[Side],
+        costs: tuple[Any, Any],
+        config: CouplingConfig,
+        shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None,
+        pairs: Int[np.ndarray, "p 2"] | None,
+    ) -> SharedTerm:
+        """Compare by shared features, or by the costs to both members of each known pair.
+
+        A cell and its counterpart are equally far from the two members of any pair; so pairs say where all cells belong, not
+        only their own members.
+        """
+        cost, profiles = resolve_cost(config.shared_cost), None
+        if not isinstance(cost, Cost):
+            raise ValueError(f"`shared_cost` must be a cost between features, got {cost.name!r}. Use 'sqeuclidean'.")
+        if pairs is not None:
+            some = pairs[np.linspace(0, len(pairs) - 1, min(len(pairs), _MOST_PAIRS)).round().astype(int)]
+            profiles = tuple(
+                within.fit(np.asarray(side.cells), np.asarray(rows))
+                for within, side, rows in zip(costs, sides, some.T, strict=True)
+            )
+            shared = tuple(
+                jnp.asarray(profile(side.cells) / side.scale, jnp.float32)
+                for profile, side in zip(profiles, sides, strict=True)
+            )
+        scale = cost_scale(cost, *shared, config.scale_cost)
+        return cls(*shared, cost, scale, profiles)
+
+    def between_landmarks(self, sides: list[Side]) -> Float[Array, "k l"]:
+        """Return the scaled costs between the landmarks of both populations."""
+        return self.cost(self.source[sides[0].chosen], self.target[sides[1].chosen]) / self.scale
+
+    def added_to(self, lift: tuple[Lift, Lift], weight: float) -> tuple[Lift, Lift]:
+        """Return the lifts with shared features beside their own; `weight` is that of this term."""
+        root = float(np.sqrt(weight / self.scale))
+        profiles = self.profiles or (None, None)
+        return tuple(
+            dataclasses.replace(one, weight=root, profile=profile) for one, profile in zip(lift, profiles, strict=True)
+        )
