@@ -1,0 +1,72 @@
+"""Costs that need the whole population: seen from any cells, but only to chosen cells of that population, the anchors."""
+
+from __future__ import annotations
+
+import abc
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+class Anchored(abc.ABC):
+    """Unscaled costs from any cells to anchors: some cells of the population that a cost was fitted on."""
+
+    @abc.abstractmethod
+    def __call__(self, cells: Float[Array | np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
+        """Return the costs from `cells` to the k anchors, in the order in which these were given.
+
+        Raises
+        ------
+        ValueError
+            If the cells have another width than those that the cost was fitted on, or values that are not finite.
+        """
+
+
+class AnchoredCost(abc.ABC):
+    """A ground cost that is known only once the whole population is: distances along a graph, or precomputed ones.
+
+    :class:`~scgenot.costs.Cost` has the same ``fit``, so that both can be treated alike.
+
+    Attributes
+    ----------
+    name
+        What the user calls it.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def fit(self, cells: Float[np.ndarray, "N d"], anchors: Int[np.ndarray, " k"]) -> Anchored:
+        """Return the costs from any cells to the rows `anchors` of `cells`.
+
+        Raises
+        ------
+        ValueError
+            If the cost is not defined on these cells.
+        """
+
+
+def check_anchors(anchors: Int[np.ndarray, " k"], n: int) -> Int[np.ndarray, " k"]:
+    """Return `anchors` as an array of row numbers, none of them outside of the population."""
+    anchors = np.asarray(anchors, np.int64)
+    if len(anchors) == 0 or anchors.min() < 0 or anchors.max() >= n:
+        got = f"{anchors.min()} to {anchors.max()}" if len(anchors) else "none"
+        raise ValueError(f"`anchors` must be numbers of rows, 0 to {n - 1}, at least one; got {got}.")
+    return anchors
+
+
+def check_cells(cells: Float[Array | np.ndarray, "n d"], width: int | None = None) -> Float[np.ndarray, "n d"]:
+    """Return `cells` in single precision, as everything above this floor has them, or say what is wrong with them."""
+    cells = np.ascontiguousarray(cells, dtype=np.float32)
+    if width is not None and cells.shape[1] != width:
+        raise ValueError(
+            f"`cells` must have the {width} columns that the cost was fitted with, got {cells.shape[1]}. "
+            "Give the same representation."
+        )
+    wrong = np.flatnonzero(~np.isfinite(cells).all(axis=1))
+    if len(wrong):
+        listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+        raise ValueError(
+            f"`cells` must be finite, got NaN or inf in {len(wrong)} rows (first rows: {listed}). Remove these cells."
+        )
+    return cells
