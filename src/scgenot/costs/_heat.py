@@ -27,10 +27,13 @@ def heat_logs(lengths: sp.csr_array, ends: Int[np.ndarray, " k"], time: float) -
     :math:`\exp(-t L) = \sum_j e^{-t} t^j / j! \, S^j` with :math:`L = I - S`: a Poisson number of steps. No term is
     negative, so that even the smallest entries, of which the logarithm is taken, have all their digits.
     """
+    if lengths.nnz == 0:
+        # A single node, whose heat stays where it is; every other one has a neighbour.
+        return np.zeros((lengths.shape[0], len(ends)), np.float32)
     weights = lengths.copy()
     weights.data = np.maximum(np.exp(-0.5 * np.square(lengths.data / bandwidth(lengths))), _WEAKEST)
     degrees = np.asarray(weights.sum(axis=1)).reshape(-1)
-    roots = sp.diags_array(1.0 / np.sqrt(np.where(degrees > 0, degrees, 1.0)))
+    roots = sp.diags_array(1.0 / np.sqrt(degrees))
     steps = (roots @ weights @ roots).tocsr()
     logs = np.empty((lengths.shape[0], len(ends)), np.float32)
     block = max(1, _ENTRIES // lengths.shape[0])
