@@ -98,7 +98,7 @@ def test_tolerance(value):
 
 def test_unknown_problem(clouds):
     with pytest.raises(
-        ValueError, match="`problem` must be one of 'linear', 'quadratic', got 'liner'. Did you mean 'linear'"
+        ValueError, match="`problem` must be one of 'fused', 'linear', 'quadratic', got 'liner'. Did you mean 'linear'"
     ):
         solve_coupling(KEY, *clouds, problem="liner")
 

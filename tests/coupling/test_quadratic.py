@@ -149,6 +149,9 @@ def test_extension_is_the_formula_for_any_pair(clouds):
     y_unit = cdist(target, target, "sqeuclidean").mean()
     x, y = cdist(new_source, source, "sqeuclidean") / x_unit, cdist(new_target, target, "sqeuclidean") / y_unit
     expected = 2 * np.einsum("ijkl,kl->ij", (x[:, None, :, None] - y[None, :, None, :]) ** 2, plan)
+    within = cdist(source, source, "sqeuclidean") / x_unit, cdist(target, target, "sqeuclidean") / y_unit
+    # The constant is the value of the quadratic term, by which a plan's mass is worth having.
+    expected -= np.sum(brute_force_cost(*within, plan) * plan)
     lifted = np.asarray(found.lift[0](new_source) @ found.lift[1](new_target).T)
     np.testing.assert_allclose(lifted, expected, rtol=1e-3, atol=1e-3 * expected.max())
     # Squared Euclidean costs are sums of d + 2 products, and two more features hold the squares.
@@ -199,11 +202,15 @@ def test_degenerate_populations_give_finite_plans(kind):
     np.testing.assert_allclose(plan.sum(axis=1), 1 / len(source), rtol=0.02)
 
 
-def test_what_is_not_there_gets_an_answer(clouds):
-    with pytest.raises(ValueError, match="`tau_source`=0.9.*must be balanced"):
-        solve(*clouds, CouplingConfig(tau_source=0.9))
-    with pytest.raises(ValueError, match="`coupling` must be one of 'global', got 'minibatch'"):
-        solve(*clouds, kind="minibatch")
+def test_what_is_not_there_gets_an_answer(clouds, plain_calls):
+    with pytest.raises(ValueError, match="`coupling` must be one of 'global'.*got 'local'"):
+        solve(*clouds, kind="local")
+    with pytest.raises(ValueError, match="`shared` belongs to fused problems, got problem='quadratic'"):
+        solve(*clouds, shared=clouds)
+    with pytest.raises(ValueError, match="needs `shared` features or known `pairs`.*neither"):
+        solve_coupling(jax.random.key(0), *clouds, problem="fused")
+    with pytest.raises(ValueError, match="`alpha` must lie in"):
+        CouplingConfig(alpha=1.0)
     with pytest.raises(ValueError, match="inner_product.*within a population"):
         solve_coupling(jax.random.key(0), clouds[0], clouds[0], config=CouplingConfig(cost="inner_product"))
 

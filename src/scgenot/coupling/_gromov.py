@@ -158,6 +158,19 @@ def polish(problem: QuadraticProblem, state: QuadraticState, max_iterations: int
 
 
 @jax.jit
+def settle(
+    problem: QuadraticProblem, state: QuadraticState
+) -> tuple[Float[Array, "n m"], Float[Array, " n"], Float[Array, " m"], Float[Array, ""]]:
+    """Return the linearised cost at the plan of `state`, the potentials that fit it, and how far the marginals are off."""
+    cost = linearised_cost(problem, state.plan, state.quadratic)
+    scaled = cost / problem.epsilon
+    u, v, violation = dense_sinkhorn(
+        scaled, problem.a, problem.b, state.u, state.v, problem.taus, _TIGHT, 10 * _MANY_ROUNDS
+    )
+    return cost, u, v, violation
+
+
+@jax.jit
 def _stage(problem, state, factor, shrink, tolerance, rounds) -> QuadraticState:
     """Linearise at the plan, and run Sinkhorn from the potentials at hand, at `factor` times epsilon."""
     a, b = problem.a, problem.b

@@ -16,9 +16,9 @@ from scgenot.coupling._geometry import Geometry
 from scgenot.coupling._gromov import (
     QuadraticProblem,
     QuadraticState,
-    linearised_cost,
     polish,
     quadratic_problem,
+    settle,
     solve_from,
 )
 from scgenot.coupling._lift import lifted_cost, lifts
@@ -97,9 +97,9 @@ def quadratic_coupling(
     geometry = Geometry(lift[0](source, features[0]), lift[1](target, features[1]), 1.0 / config.epsilon, between)
     whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     if whole:
-        geometry = dataclasses.replace(geometry, matrix=linearised_cost(problem, state.plan, state.quadratic))
-        winner = reports[0]
-        potentials = Potentials(state.u, state.v, float(state.violation), winner.iterations, winner.converged)
+        matrix, u, v, violation = settle(problem, state)
+        geometry, winner = dataclasses.replace(geometry, matrix=matrix), reports[0]
+        potentials = Potentials(u, v, float(violation), winner.iterations, winner.converged)
     else:
         potentials = solve_potentials(geometry, a, b, config, key=key)
     kind = "quadratic, global" if fused is None else "fused, global"
