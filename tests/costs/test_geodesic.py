@@ -178,6 +178,26 @@ def test_cells_without_any_distance_stay_linked():
     np.testing.assert_allclose(found, 0.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("metric", ["cosine", "correlation"])
+def test_cells_without_direction_are_finite(cells, metric):
+    cells[[3, 50]] = 2.0 if metric == "correlation" else 0.0
+    found = Geodesic(metric=metric).fit(cells, every(cells))(cells)
+    assert np.isfinite(found).all() and found[3, 50] == 0.0 and found[3, 0] > 0.0
+
+
+def test_many_new_cells_in_blocks(cells, rng, monkeypatch):
+    from scgenot.costs import _geodesic, _graph
+
+    new = rng.normal(size=(60, 4)).astype(np.float32)
+    for method in ("shortest_path", "heat"):
+        cost = Geodesic(method=method)
+        whole = cost.fit(cells, np.arange(9))(new)
+        with monkeypatch.context() as patch:
+            for module in (_geodesic, _graph):
+                patch.setattr(module, "_ENTRIES", 300)
+            np.testing.assert_allclose(cost.fit(cells, np.arange(9))(new), whole, rtol=1e-6)
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_extreme_scales(cells, metric, factor):

@@ -46,7 +46,7 @@ class Geodesic(AnchoredCost):
         no unit, and is small but not 0 between equal cells.
     heat_time
         Time t of the heat kernel. Below about 1, distances become those in hops, above about the squared number of hops
-        across the graph they become all alike.
+        across the graph they become all alike. The work grows with t.
     disconnected
         Between cells without a path: ``"max"`` takes the largest finite distance and warns, ``"error"`` raises.
 
@@ -193,13 +193,15 @@ class _Heat(Anchored):
         nodes, lengths, known = self.nodes.links(cells)
         found = self.logs[nodes[:, 0]]
         new = np.flatnonzero(~known)
-        if len(new):
-            exponents = -0.5 * np.square(lengths[new] / self.bandwidth)
+        step = max(1, _ENTRIES // self.logs.shape[1])
+        for i in range(0, len(new), step):
+            some = new[i : i + step]
+            exponents = -0.5 * np.square(lengths[some] / self.bandwidth)
             weights = exponents - np.logaddexp.reduce(exponents, axis=1, keepdims=True)
-            mixed = np.full((len(new), self.logs.shape[1]), -np.inf, np.float32)
-            for node, weight in zip(nodes[new].T, weights.T.astype(np.float32), strict=True):
+            mixed = np.full((len(some), self.logs.shape[1]), -np.inf, np.float32)
+            for node, weight in zip(nodes[some].T, weights.T.astype(np.float32), strict=True):
                 np.logaddexp(mixed, weight[:, None] + self.logs[node], out=mixed)
-            found[new] = mixed
+            found[some] = mixed
         found[np.isneginf(found)] = self.least
         # The kernel is at most 1; rounding may leave its logarithm just above 0.
         return np.sqrt(-4.0 * self.time * np.minimum(found, 0.0)).astype(np.float32)

@@ -54,6 +54,7 @@ class Embedding:
             cells = cells - cells.mean(axis=1, keepdims=True)
         largest = np.abs(cells).max(axis=1, keepdims=True)
         cells = cells / np.where(largest > 0, largest, 1.0)
+        # Cells without a direction become the origin, which is equally far from all others.
         norm = np.sqrt((cells * cells).sum(axis=1, keepdims=True))
         return cells / np.where(norm > 0, norm, 1.0)
 
@@ -101,7 +102,11 @@ class Nodes:
         """Return the nodes next to each cell, the lengths of these links, and which cells equal their first node."""
         vectors = self.embedding(check_cells(cells, self.vectors.shape[1]))
         nodes = self.search.kneighbors(vectors, return_distance=False)
-        lengths = self.embedding.lengths(vectors[:, None, :], self.vectors[nodes])
+        lengths = np.empty(nodes.shape)
+        step = max(1, _ENTRIES // (nodes.shape[1] * vectors.shape[1]))
+        for i in range(0, len(nodes), step):
+            some = slice(i, i + step)
+            lengths[some] = self.embedding.lengths(vectors[some, None, :], self.vectors[nodes[some]])
         # The search rounds; a cell of the graph has to find itself first.
         order = np.argsort(lengths, axis=1, kind="stable")
         nodes, lengths = (np.take_along_axis(one, order, axis=1) for one in (nodes, lengths))
@@ -175,7 +180,9 @@ def neighbour_graph(
         return Graph(nodes, node_of, sp.csr_array((1, 1)), np.zeros(1, np.int32), 0)
 
     log = math.log(u)
-    fewest, most = (max(2, round(_FEWEST * log)), round(_MOST * log)) if n_neighbors is None else (n_neighbors,) * 2
+    fewest, most = (
+        (max(2, round(_FEWEST * log)), round(_MOST * log)) if n_neighbors is None else (int(n_neighbors),) * 2
+    )
     fewest, most = (min(max(k, 1), u - 1) for k in (fewest, max(fewest, most)))
     neighbours = Nodes(embedding, vectors, most, hops).search.kneighbors(return_distance=False)
     n_components = _components(neighbours)[0]
