@@ -88,6 +88,33 @@ def test_heat_that_underflows_is_the_farthest():
     assert (np.diff(found[0]) >= 0).all() and found[0, -1] == found.max() > found[0, 1]
 
 
+@pytest.mark.parametrize("time", [1e-3, 0.5, 30.0])
+def test_graph_without_odd_cycles(time):
+    # Each gap is longer than the one before, so that every cell's neighbour is the previous one: a path.
+    line = np.cumsum(np.arange(12.0))[:, None]
+    between = cdist(line, line)
+    linked = np.abs(np.subtract.outer(np.arange(12), np.arange(12))) == 1
+    weights = np.where(linked, np.exp(-(between**2) / (2.0 * np.mean(between[linked] ** 2))), 0.0)
+    # Far entries are tiny for short times: a series without cancellation, term by term, in dense algebra.
+    kernel, term = np.eye(12), np.eye(12)
+    for j in range(1, 300):
+        term = time / j * ((np.eye(12) - laplacian(weights)) @ term)
+        kernel += term
+    expected = np.sqrt(-4.0 * time * (np.log(kernel) - time))
+    found = Geodesic(n_neighbors=1, method="heat", heat_time=time).fit(line, np.arange(12))(line)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+
+def test_an_outlier_among_many_stays_linked(rng):
+    # Its links are 50 times the root mean square length: exp(-1250) is 0 in double precision.
+    cells = np.concatenate([rng.normal(size=(4000, 2)), [[1e4, 1e4]]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Geodesic(method="heat").fit(cells, np.array([0, 4000]))(cells)
+    assert np.isfinite(found).all()
+    assert found[4000, 0] > found[:4000, 0].max()
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_heat_has_no_unit(cells, factor):
     np.testing.assert_allclose(heat(cells * np.float32(factor), 10.0), heat(cells, 10.0), rtol=1e-4)

@@ -47,17 +47,15 @@ def _logs(steps: sp.csr_array, ends: Int[np.ndarray, " k"], time: float) -> Floa
     term[ends, np.arange(len(ends))] = 1.0
     # exp(-t) comes in at the end, and what the terms are divided by: as logarithms, which neither under- nor overflow.
     logarithm = -time
-    total, reached, settled, j = term.copy(), 0, 0, 0
-    while settled < 2:
+    total, reached, j, settled = term.copy(), 0, 0, False
+    while not settled:
         j += 1
         term = (time / j) * (steps @ term)
         total += term
         if total.max() > _LARGE:
             term, total, logarithm = term / _LARGE, total / _LARGE, logarithm + np.log(_LARGE)
-        # Heat that has not arrived after one more step never will. On a graph without odd cycles every second
-        # term is zero: only two small ones in a row mean the end.
+        # Heat that reaches no new node in one more step never will.
         before, reached = reached, np.count_nonzero(total)
-        small = j >= time and reached == before and bool((term <= _ACCURACY * total).all())
-        settled = settled + 1 if small else 0
+        settled = reached == before and bool((term <= _ACCURACY * total).all())
     with np.errstate(divide="ignore"):
         return np.log(total) + logarithm
