@@ -8,6 +8,7 @@ import numpy as np
 import ot
 import pytest
 from scipy.spatial.distance import cdist
+from tests.coupling.helpers import brute_force_cost, plan_of
 
 from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.datasets import quadratic_gaussian
@@ -18,22 +19,6 @@ EUCLIDEAN = CouplingConfig(cost="euclidean", epsilon=2e-3)
 
 def solve(source, target, config=EUCLIDEAN, *, key=0, **kwargs):
     return solve_coupling(jax.random.key(key), source, target, problem="quadratic", config=config, **kwargs)
-
-
-def plan_of(coupling):
-    found, geometry = coupling.potentials, coupling.geometry
-    logs = (
-        np.asarray(found.u)[:, None]
-        + np.asarray(found.v)[None, :]
-        - float(geometry.inverse) * np.asarray(geometry.matrix)
-    )
-    logs = logs.astype(np.float64)
-    return np.asarray(coupling.a)[:, None] * np.asarray(coupling.b)[None, :] * np.exp(logs)
-
-
-def brute_force_cost(x_costs, y_costs, plan):
-    """Sum over k, l of |cX_ik - cY_jl|^2 P_kl with all four indices."""
-    return np.einsum("ijkl,kl->ij", (x_costs[:, None, :, None] - y_costs[None, :, None, :]) ** 2, plan)
 
 
 @pytest.fixture

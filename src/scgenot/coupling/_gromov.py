@@ -16,6 +16,7 @@ _STAGES = 8
 _ROUNDS, _MANY_ROUNDS = 3, 8
 _LOOSE, _TIGHT = 1e-3, 1e-4
 _PLAN_CHANGE = 1e-3
+_FREE_STEP, _SMALLEST_STEP = 0.7, 0.05
 _RANK_TOLERANCE = 1e-6
 
 
@@ -143,18 +144,32 @@ def solve_from(problem: QuadraticProblem, plan: Float[Array, "n m"], anneal: flo
     )
     factors = np.geomspace(max(anneal, 1.0), 1.0, _STAGES)
     for before, factor in zip([factors[0], *factors], factors, strict=False):
-        state = _stage(problem, state, factor, before / factor, _LOOSE, _ROUNDS)
+        state = _stage(problem, state, factor, before / factor, _LOOSE, _ROUNDS, _step(problem))
     # Objectives of starts compare only where the marginals are met: a plan that misses them can be cheaper than any.
-    return _stage(problem, state, 1.0, 1.0, _TIGHT, _MANY_ROUNDS)
+    return _stage(problem, state, 1.0, 1.0, _TIGHT, _MANY_ROUNDS, 1.0)
 
 
 def polish(problem: QuadraticProblem, state: QuadraticState, max_iterations: int) -> tuple[QuadraticState, int, bool]:
     """Repeat at epsilon until the plan stands still; return the state, the repeats, and whether it did."""
+    step, before = _step(problem), float("inf")
+    balanced = step == 1.0
     for iteration in range(1, max_iterations + 1):
-        state = _stage(problem, state, 1.0, 1.0, _TIGHT, _MANY_ROUNDS)
+        state = _stage(problem, state, 1.0, 1.0, _TIGHT, _MANY_ROUNDS, step)
         if float(state.change) < _PLAN_CHANGE and float(state.violation) < _PLAN_CHANGE:
             return state, iteration, True
+        if not balanced:
+            step = max(0.7 * step, _SMALLEST_STEP) if float(state.change) > before else min(1.15 * step, 1.0)
+        before = float(state.change)
     return state, max_iterations, False
+
+
+def _step(problem: QuadraticProblem) -> float:
+    """Return how far to go towards each new plan.
+
+    With both marginals kept the objective falls with full steps (for costs that are distances it is concave there); with
+    free ones full steps can swing to and fro.
+    """
+    return 1.0 if all(float(tau) == 1.0 for tau in problem.taus) else _FREE_STEP
 
 
 @jax.jit
@@ -171,8 +186,8 @@ def settle(
 
 
 @jax.jit
-def _stage(problem, state, factor, shrink, tolerance, rounds) -> QuadraticState:
-    """Linearise at the plan, and run Sinkhorn from the potentials at hand, at `factor` times epsilon."""
+def _stage(problem, state, factor, shrink, tolerance, rounds, step) -> QuadraticState:
+    """Linearise at the plan, run Sinkhorn from the potentials at hand at `factor` times epsilon, and go there by `step`."""
     a, b = problem.a, problem.b
     cost = linearised_cost(problem, state.plan, state.quadratic) / (problem.epsilon * factor)
     # Potentials are over epsilon, so they grow when it shrinks.
@@ -193,6 +208,7 @@ def _stage(problem, state, factor, shrink, tolerance, rounds) -> QuadraticState:
         penalty = _divergence(mass * marginal, weights) * tau / jnp.maximum(1.0 - tau, 1e-12)
         objective += problem.epsilon * jnp.where(tau == 1.0, 0.0, penalty)
     change = jnp.abs(plan - state.plan).sum()
+    plan, quadratic = state.plan + step * (plan - state.plan), state.quadratic + step * (quadratic - state.quadratic)
     return QuadraticState(plan, quadratic, u, v, log_mass, objective, change, violation)
 
 

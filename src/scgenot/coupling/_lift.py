@@ -19,7 +19,7 @@ from scgenot.costs import Anchored, Cost
 
 _BLOCK = 4096
 # The bilinear term is kept in so many directions that its largest error is this share of epsilon, or in the last many.
-_RANKS = (32, 128, 512)
+_RANKS = (64, 256)
 _ERROR = 0.05
 
 
@@ -152,7 +152,7 @@ def _truncated(matrix: Float[np.ndarray, "n m"], error: float):
         if rank >= min(matrix.shape):
             left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
         else:
-            left, values, right = randomized_svd(matrix, rank, random_state=0)
+            left, values, right = randomized_svd(matrix, rank, n_iter=3, random_state=0)
         keep = values > 1e-6 * max(values[0], 1e-30)
         left, values, right = left[:, keep], values[keep], right[keep]
         if rank >= min(matrix.shape) or np.abs(matrix - (left * values) @ right).max() <= error:

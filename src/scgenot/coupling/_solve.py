@@ -133,7 +133,9 @@ def _in_common(problem: str, shared, pairs, n: int, m: int) -> dict[str, Any]:
         if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or not np.issubdtype(pairs.dtype, np.integer):
             raise ValueError(f"`pairs` must be whole numbers, pairs x 2, got {pairs.dtype} of shape {pairs.shape}.")
         if (pairs < 0).any() or (pairs >= (n, m)).any():
-            raise ValueError(f"`pairs` must name rows below {n} (source) and {m} (target), got up to {pairs.max(axis=0)}.")
+            raise ValueError(
+                f"`pairs` must name rows below {n} (source) and {m} (target), got up to {pairs.max(axis=0)}."
+            )
         return {"pairs": pairs}
     features = tuple(_cells(f"shared[{side}]", one) for side, one in enumerate(shared))
     if [len(one) for one in features] != [n, m] or features[0].shape[1] != features[1].shape[1]:
