@@ -5,10 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+# "kept": the plan's marginal is the prior one. "relaxed": it is another one, and known. "unknown": another one.
+MarginalKind: TypeAlias = Literal["kept", "relaxed", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,16 @@ class Coupling(abc.ABC):
     @abc.abstractmethod
     def target_marginal(self) -> Float[Array, " m"]:
         """Mass that each target cell gets, ``P' 1``."""
+
+    @property
+    def marginal_kinds(self) -> tuple[MarginalKind, MarginalKind]:
+        """How the plan's source and target marginals relate to the prior ones; kept unless a coupling says otherwise."""
+        return "kept", "kept"
+
+    @property
+    def priors(self) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
+        """Prior weights a and b of source and target cells; each sums to 1."""
+        return self.source_marginal, self.target_marginal
 
     @property
     @abc.abstractmethod

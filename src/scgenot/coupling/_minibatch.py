@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot.costs import Cost, cost_scale, resolve_cost
-from scgenot.coupling._base import Coupling, Diagnostics
+from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry, draw_rows, soft_min_rows
 from scgenot.coupling._sinkhorn import extend_rows, sinkhorn_steps
@@ -47,6 +47,12 @@ class MinibatchCoupling(Coupling):
     def target_marginal(self) -> Float[Array, " m"]:
         """Mass that each target cell gets; over all batches this is known only where the problem is balanced."""
         return self.b
+
+    @property
+    def marginal_kinds(self) -> tuple[MarginalKind, MarginalKind]:
+        """Marginals whose tau is below 1 are not known: each batch has its own."""
+        taus = self.config.tau_source, self.config.tau_target
+        return tuple("kept" if tau == 1.0 else "unknown" for tau in taus)
 
     @cached_property
     def diagnostics(self) -> Diagnostics:

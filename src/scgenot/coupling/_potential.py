@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot.coupling._base import Coupling, Diagnostics, StartReport
+from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry, draw_rows, pair_costs, soft_min_rows
 from scgenot.coupling._lift import Lift
@@ -56,6 +56,17 @@ class PotentialCoupling(Coupling):
             return self.b
         column_weights = self.potentials.u + jnp.log(self.a)
         return self.b * jnp.exp(self.potentials.v + soft_min_rows(self.geometry.T, column_weights))
+
+    @property
+    def marginal_kinds(self) -> tuple[MarginalKind, MarginalKind]:
+        """Which marginals are relaxed: those whose tau is below 1."""
+        taus = self.config.tau_source, self.config.tau_target
+        return tuple("kept" if tau == 1.0 else "relaxed" for tau in taus)
+
+    @property
+    def priors(self) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
+        """Prior weights a and b."""
+        return self.a, self.b
 
     @cached_property
     def diagnostics(self) -> Diagnostics:

@@ -1,7 +1,8 @@
 """Conditional flow matching on a coupling: velocity field, trainer, sampler."""
 
-from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._config import FlowConfig, ODEConfig, RescalingConfig, TrainConfig
 from scgenot.flow._matching import matching_loss, noise_and_time
+from scgenot.flow._rescaling import Rescaling
 from scgenot.flow._sampler import FlowWeights
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._solver import GENOTSolver, HeldOut
@@ -15,6 +16,8 @@ __all__ = [
     "GENOTSolver",
     "HeldOut",
     "ODEConfig",
+    "Rescaling",
+    "RescalingConfig",
     "Standardizer",
     "TrainConfig",
     "TrainResult",

@@ -3,12 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from scgenot._messages import check_count, check_positive, one_of
 
 SOLVERS = ("midpoint", "heun", "euler", "tsit5")
+
+
+def _widths(hidden: Sequence[int]) -> tuple[int, ...]:
+    """Return layer widths as a tuple; raise unless there is one and all are whole numbers above zero."""
+    if not tuple(hidden):
+        raise ValueError("`hidden` must name at least one layer width, got (). Use, for example, (256, 256, 256).")
+    for width in hidden:
+        check_count("hidden", width)
+    return tuple(hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class RescalingConfig:
+    """The networks that learn growth where marginals are relaxed, and their training.
+
+    Attributes
+    ----------
+    hidden
+        Widths of the hidden layers.
+    loss
+        ``"deviance"``, ``eta - r log eta``: the divergence between measures, with errors weighed in proportion to mass.
+        ``"squared"``, ``(eta - r)^2 / 2``: the paper's.
+    steps
+        Number of optimisation steps. Few, on purpose: the marginals of a plan between samples carry the samples' noise,
+        which a smooth function averages out and a long fit reproduces.
+    batch_size
+        Cells a step; all of them where there are fewer.
+    learning_rate
+        Peak learning rate of Adam, which falls to zero along a cosine.
+    """
+
+    hidden: Sequence[int] = (64, 64)
+    loss: Literal["deviance", "squared"] = "deviance"
+    steps: int = 500
+    batch_size: int = 512
+    learning_rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Check the values where they are given."""
+        object.__setattr__(self, "hidden", _widths(self.hidden))
+        for name in ("steps", "batch_size"):
+            check_count(name, getattr(self, name))
+        check_positive("learning_rate", self.learning_rate, remedy="Start from 1e-2.")
+        if self.loss not in ("deviance", "squared"):
+            raise ValueError(one_of("loss", self.loss, ("deviance", "squared")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,19 +69,21 @@ class FlowConfig:
     standardize
         ``"global"`` shifts each space to mean 0 and divides all its features by one number, so that they keep their relative
         variances, as the cost sees them; ``"feature"`` brings each feature to variance 1; ``"none"`` changes nothing.
+    rescaling
+        The networks beside it that learn growth, used where a marginal is relaxed. Also a dict of its fields.
     """
 
     hidden: Sequence[int] = (256, 256, 256)
     time_frequencies: int = 16
     standardize: Literal["global", "feature", "none"] = "global"
+    rescaling: RescalingConfig = RescalingConfig()
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        if not self.hidden:
-            raise ValueError("`hidden` must name at least one layer width, got (). Use, for example, (256, 256, 256).")
-        for width in self.hidden:
-            check_count("hidden", width)
+        object.__setattr__(self, "hidden", _widths(self.hidden))
+        # Saved configs come back as plain dicts.
+        if isinstance(self.rescaling, Mapping):
+            object.__setattr__(self, "rescaling", RescalingConfig(**self.rescaling))
         check_count("time_frequencies", self.time_frequencies)
         if self.standardize not in ("global", "feature", "none"):
             raise ValueError(one_of("standardize", self.standardize, ("global", "feature", "none")))

@@ -29,11 +29,22 @@ _MAX_ADAPTIVE_STEPS = 4096
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FlowWeights:
-    """All numbers that sampling needs: the weights of the velocity field and the units of both spaces."""
+    """All numbers that a trained solver needs.
+
+    Attributes
+    ----------
+    params
+        Weights of the velocity field.
+    source_units, target_units
+        Units of both spaces.
+    rescaling
+        Weights of the networks for growth by population, ``"source"`` or ``"target"``; only those that were learned.
+    """
 
     params: Params
     source_units: Standardizer
     target_units: Standardizer
+    rescaling: dict[str, Params] = dataclasses.field(default_factory=dict)
 
 
 def default_rows() -> int:

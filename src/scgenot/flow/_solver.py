@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from scgenot._messages import check_count
+from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
-from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, solve_coupling
+from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._rescaling import POPULATIONS, empty_rescaling, evaluate_growth, fit_rescalings, growth_of_kind
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._trainer import TrainResult, ValidationSet, train_velocity
@@ -51,12 +52,16 @@ class GENOTSolver:
         The velocity field.
     weights
         Weights and units; ``None`` before training.
+    marginal_kinds
+        How the marginals of source and target relate to the prior weights, as in the coupling that was learned. It
+        tells which networks for growth there are.
     """
 
     source_dim: int
     target_dim: int
     config: FlowConfig
     weights: FlowWeights | None = None
+    marginal_kinds: tuple[MarginalKind, MarginalKind] = ("kept", "kept")
 
     @property
     def graphdef(self) -> nnx.GraphDef:
@@ -107,31 +112,33 @@ class GENOTSolver:
             As :func:`scgenot.coupling.solve_coupling`.
         """
         flow_config, train_config = flow_config or FlowConfig(), train_config or TrainConfig()
-        coupling_key, init_key, train_key, validation_key = jax.random.split(as_key(rng), 4)
+        coupling_key, init_key, train_key, validation_key, growth_key = jax.random.split(as_key(rng), 5)
         if coupling is None:
             coupling = solve_coupling(coupling_key, source, target, kind=coupling_kind, config=coupling_config)
         source, target = np.asarray(source, np.float32), np.asarray(target, np.float32)
         source_units = Standardizer.fit(source, coupling.source_marginal, flow_config.standardize)
         target_units = Standardizer.fit(target, coupling.target_marginal, flow_config.standardize)
-        solver = cls(source.shape[1], target.shape[1], flow_config)
+        solver = cls(source.shape[1], target.shape[1], flow_config, marginal_kinds=coupling.marginal_kinds)
         rngs = nnx.Rngs(params=init_key)
         graphdef, params = nnx.split(VelocityField(solver.source_dim, solver.target_dim, flow_config, rngs=rngs))
         validation, metrics = solver._validation(
             validation_key, graphdef, coupling, source_units, target_units, held_out
         )
+        cells = source_units.forward(jnp.asarray(source)), target_units.forward(jnp.asarray(target))
+        # First, so that an interrupted training leaves it, too.
+        rescaling = fit_rescalings(growth_key, coupling, cells, flow_config.rescaling)
         result = train_velocity(
             train_key,
             graphdef,
             params,
             coupling,
-            source_units.forward(jnp.asarray(source)),
-            target_units.forward(jnp.asarray(target)),
+            *cells,
             train_config,
             validation=validation,
             extra_metrics=metrics,
             progress_bar=progress_bar,
         )
-        weights = FlowWeights(result.params, source_units, target_units)
+        weights = FlowWeights(result.params, source_units, target_units, rescaling)
         return dataclasses.replace(solver, weights=weights), result, coupling
 
     def sample(
@@ -191,23 +198,66 @@ class GENOTSolver:
         rows: int | None = None,
     ) -> Iterator[tuple[slice, Float[np.ndarray, "k s dy"]]]:
         """Yield what :meth:`sample` returns, a run of consecutive cells at a time, to summarise without keeping it."""
-        if self.weights is None:
-            raise RuntimeError("this solver has no weights yet. Create it with `GENOTSolver.fit`.")
+        weights = self._trained()
         check_count("n_samples", n_samples)
         x = self._cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        return sample_blocks(self.graphdef, self.weights, as_key(rng), x, ids, n_samples, ode or ODEConfig(), rows=rows)
+        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, n_samples, ode or ODEConfig(), rows=rows)
+
+    def growth(
+        self, x: Float[Array | np.ndarray, "n d"], population: Literal["source", "target"] = "source"
+    ) -> Float[np.ndarray, " n"]:
+        """Return how much mass cells send (source) or get (target) per unit of their prior mass.
+
+        Parameters
+        ----------
+        x
+            Cells of the population in the user's units, not necessarily training cells.
+        population
+            Whose cells they are.
+
+        Returns
+        -------
+        Growth: the density of the plan's marginal with respect to the prior one. 1 is kept; near 0 has no counterpart.
+        Exactly 1 where the marginal was not relaxed.
+
+        Raises
+        ------
+        ValueError
+            If `population` is neither, `x` has another width than its space, or the coupling was a minibatch one with
+            this marginal relaxed, which does not tell growth.
+        RuntimeError
+            If the solver has no weights.
+        """
+        if population not in POPULATIONS:
+            raise ValueError(one_of("population", population, POPULATIONS))
+        weights, x = self._trained(), self._cells(x, population)
+        kind = self.marginal_kinds[POPULATIONS.index(population)]
+        if kind != "relaxed":
+            return growth_of_kind(kind, population, len(x))
+        units = weights.source_units if population == "source" else weights.target_units
+        return evaluate_growth(weights.rescaling[population], units, x, self.config.rescaling)
 
     def weights_template(self) -> FlowWeights:
         """Return the shapes of the weights, to read saved ones into."""
         source, target = (Standardizer(jnp.zeros(d), jnp.ones(d)) for d in (self.source_dim, self.target_dim))
-        return FlowWeights(nnx.split(self._abstract())[1], source, target)
+        sides = zip(POPULATIONS, self.marginal_kinds, (self.source_dim, self.target_dim), strict=True)
+        rescaling = {
+            name: empty_rescaling(dim, self.config.rescaling)[1] for name, kind, dim in sides if kind == "relaxed"
+        }
+        return FlowWeights(nnx.split(self._abstract())[1], source, target, rescaling)
 
-    def _cells(self, x: Any) -> Float[np.ndarray, "n dx"]:
+    def _trained(self) -> FlowWeights:
+        if self.weights is None:
+            raise RuntimeError("this solver has no weights yet. Create it with `GENOTSolver.fit`.")
+        return self.weights
+
+    def _cells(self, x: Any, population: str = "source") -> Float[np.ndarray, "n d"]:
         x = np.asarray(x, np.float32)
-        if x.ndim != 2 or x.shape[1] != self.source_dim:
+        width = self.source_dim if population == "source" else self.target_dim
+        if x.ndim != 2 or x.shape[1] != width:
             raise ValueError(
-                f"`x` must be cells x {self.source_dim} features, as in training, got shape {x.shape}. "
+                f"`x` must be cells x {width} features, as in training, got shape {x.shape}. "
                 "Use the representation that the model was trained on."
             )
         return x

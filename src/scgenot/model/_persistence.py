@@ -63,6 +63,7 @@ class PersistenceMixin:
             | {"cost": cost_name(self._coupling_config.cost), "problem": self._problem, "alpha": self._alpha}
             | {"coupling": self._coupling_kind},
             "flow": dataclasses.asdict(self._solver.config),
+            "marginal_kinds": self._solver.marginal_kinds,
             "var_names": self._var_names,
             "trained": self.is_trained_,
             "steps": self.steps_,
@@ -140,6 +141,11 @@ class PersistenceMixin:
         self._coupling_diagnostics = content["coupling"]
         self.is_trained_, self.steps_, self.stopped_ = content["trained"], content["steps"], content["stopped"]
         if arrays:
+            # Models from before growth was learned do not say: where a marginal was relaxed, its growth is not known.
+            taus = self._coupling_config.tau_source, self._coupling_config.tau_target
+            guess = ["kept" if tau == 1.0 else "unknown" for tau in taus]
+            kinds = tuple(content.get("marginal_kinds", guess))
+            self._solver = dataclasses.replace(self._solver, marginal_kinds=kinds)
             weights = unflatten_arrays(self._solver.weights_template(), arrays)
             self._solver = dataclasses.replace(self._solver, weights=weights)
 
