@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from scgenot._messages import check_count, check_positive, one_of
 
@@ -70,7 +70,7 @@ class FlowConfig:
         ``"global"`` shifts each space to mean 0 and divides all its features by one number, so that they keep their relative
         variances, as the cost sees them; ``"feature"`` brings each feature to variance 1; ``"none"`` changes nothing.
     rescaling
-        The networks beside it that learn growth, used where a marginal is relaxed. Also a dict of its fields.
+        The networks beside it that learn growth, used where a marginal is relaxed.
     """
 
     hidden: Sequence[int] = (256, 256, 256)
@@ -81,12 +81,14 @@ class FlowConfig:
     def __post_init__(self) -> None:
         """Check the values where they are given."""
         object.__setattr__(self, "hidden", _widths(self.hidden))
-        # Saved configs come back as plain dicts.
-        if isinstance(self.rescaling, Mapping):
-            object.__setattr__(self, "rescaling", RescalingConfig(**self.rescaling))
         check_count("time_frequencies", self.time_frequencies)
         if self.standardize not in ("global", "feature", "none"):
             raise ValueError(one_of("standardize", self.standardize, ("global", "feature", "none")))
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> FlowConfig:
+        """Return the config that ``dataclasses.asdict`` wrote, also in a version that had fewer fields."""
+        return cls(**dict(saved) | {"rescaling": RescalingConfig(**saved.get("rescaling", {}))})
 
 
 @dataclasses.dataclass(frozen=True)

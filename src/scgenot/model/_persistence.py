@@ -125,7 +125,9 @@ class PersistenceMixin:
         init = dict(content["init"])
         init["cost"] = cost if cost is not None else _saved_cost(init["cost"])
         registry = None if both else _registry(cls.__name__, arguments, stats)
-        model = cls(data if both else None, registry=registry, flow_config=FlowConfig(**content["flow"]), **init)
+        model = cls(
+            data if both else None, registry=registry, flow_config=FlowConfig.from_dict(content["flow"]), **init
+        )
         model._restore(content, saved.arrays)
         if data is not None and not both:
             # Source cells only: enough to map, not to train.
