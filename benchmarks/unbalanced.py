@@ -50,7 +50,7 @@ def gaussians(options) -> Iterator[dict]:
     """Yield rank correlation and relative mean of growth, for each problem, tau, seed and side."""
     train = TrainConfig(max_steps=options.max_steps)
     flow = FlowConfig(rescaling=RescalingConfig(loss=options.loss))
-    for problem, d in PROBLEMS:
+    for problem, d in (one for one in PROBLEMS if one[1] in options.dims):
         rng = np.random.default_rng(12345)
         large, new = (
             tuple(draw(problem, side, d, rng, n) for side in ("source", "target")) for n in (options.reference, NEW)

@@ -228,6 +228,44 @@ def test_the_template_has_the_weights_and_no_more(fit):
         assert shapes(template) == shapes(solver.weights)
 
 
+@pytest.mark.parametrize("taus", [(0.9, 0.9), (1.0, 0.5)])
+def test_a_saved_model_has_the_growth(fit, populations, taus, tmp_path):
+    from scgenot.model._saving import flatten_arrays, read_model, unflatten_arrays, write_model
+
+    solver, _ = fit(*taus)
+    write_model(tmp_path / "model", {}, flatten_arrays(solver.weights), prefix="", overwrite=False)
+    blank = GENOTSolver(2, 2, SMALL, marginal_kinds=solver.marginal_kinds)
+    weights = unflatten_arrays(blank.weights_template(), read_model(tmp_path / "model", prefix="").arrays)
+    loaded = dataclasses.replace(blank, weights=weights)
+    for side, cells in zip(("source", "target"), populations, strict=True):
+        np.testing.assert_array_equal(loaded.growth(cells, side), solver.growth(cells, side))
+
+
+def test_a_saved_genot_has_the_growth_and_an_older_one_says_that_it_has_none(ready, tmp_path):
+    import json
+
+    from scgenot import GENOT
+
+    model = GENOT(ready, tau_source=0.8, flow_config=SMALL)
+    model.train(max_steps=1, batch_size=64, check_every=20, progress_bar=False)
+    model.save(tmp_path / "model")
+    cells = ready.obsm["X_pca"]
+    again = GENOT.load(tmp_path / "model", False)
+    np.testing.assert_array_equal(again._solver.growth(cells), model._solver.growth(cells))
+    assert again._solver.growth(cells).std() > 0
+    # As written before there was growth: no kinds, no networks in the config or among the weights.
+    described = tmp_path / "model" / "scgenot.json"
+    content = json.loads(described.read_text())
+    del content["marginal_kinds"], content["flow"]["rescaling"]
+    described.write_text(json.dumps(content))
+    older = GENOT.load(tmp_path / "model", False)
+    assert older._solver.weights.rescaling == {}
+    with pytest.raises(ValueError, match="'source': its growth is not known"):
+        older._solver.growth(cells)
+    assert (older._solver.growth(cells, "target") == 1.0).all()
+    np.testing.assert_array_equal(older._solver.sample(0, cells, 2), model._solver.sample(0, cells, 2))
+
+
 def test_config_from_a_file():
     config = FlowConfig(rescaling=RescalingConfig(hidden=(8,), steps=7))
     assert FlowConfig.from_dict(dataclasses.asdict(config)) == config

@@ -49,7 +49,8 @@ class Rescaling(nnx.Module):
             [nnx.Linear(before, after, rngs=rngs) for before, after in zip((dim, *widths), widths, strict=False)]
         )
         self.out = nnx.Linear(widths[-1], 1, kernel_init=nnx.initializers.zeros, rngs=rngs)
-        self.unit = nnx.Variable(jnp.asarray(unit, jnp.float32))
+        # Of one entry, not none: files of weights keep no arrays without axes.
+        self.unit = nnx.Variable(jnp.full(1, unit, jnp.float32))
 
     def __call__(self, x: Float[Array, "rows d"]) -> Float[Array, " rows"]:
         """Return the growth of cells in standardised units."""
@@ -192,8 +193,9 @@ def growth_of_kind(kind: MarginalKind, population: str, n: int) -> Float[np.ndar
     if kind == "kept":
         return np.ones(n, np.float32)
     raise ValueError(
-        f"`population`={population!r}: its growth is not known. `tau_{population}` is below 1 in a minibatch coupling, "
-        "whose batches each have marginals of their own. Train with the 'global' coupling."
+        f"`population`={population!r}: its growth is not known. `tau_{population}` is below 1, and either the coupling is "
+        "a minibatch one, whose batches each have marginals of their own, or the model was saved before growth was "
+        "learned. Train with the 'global' coupling."
     )
 
 
