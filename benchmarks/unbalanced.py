@@ -99,6 +99,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--only", choices=("gaussians",), nargs="+", default=["gaussians"], help="sections")
     arguments.add_argument("--cells", type=int, default=2000, help="training cells a side")
+    arguments.add_argument("--dims", type=int, nargs="+", default=sorted({d for _, d in PROBLEMS}))
     arguments.add_argument("--reference", type=int, default=8000, help="cells a side of the reference")
     arguments.add_argument(
         "--max-steps", type=int, default=1, help="steps of the velocity field, which growth needs not"
