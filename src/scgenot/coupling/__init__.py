@@ -2,6 +2,8 @@
 
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._displaced import displaced_cost
+from scgenot.coupling._scan import TauScan, scan_taus
 from scgenot.coupling._solve import CouplingKind, available_couplings, solve_coupling
 
 __all__ = [
@@ -11,6 +13,9 @@ __all__ = [
     "Diagnostics",
     "MarginalKind",
     "StartReport",
+    "TauScan",
     "available_couplings",
+    "displaced_cost",
+    "scan_taus",
     "solve_coupling",
 ]
