@@ -119,7 +119,8 @@ def scan_taus(
     y, b, y_labels = _some(rng, (y, target_weights, target_labels), max_cells)
     # Halves of one population are not displaced, and are measured with the scale of the problem itself.
     x, cost = settled(x, resolve_cost(config.cost))
-    config = dataclasses.replace(config, cost=cost, scale_cost=cost_scale(cost, x, y, config.scale_cost))
+    scale = cost_scale(cost, jnp.asarray(x), jnp.asarray(y), config.scale_cost)
+    config = dataclasses.replace(config, cost=cost, scale_cost=scale)
     halves = [_halves(rng, x, a), _halves(rng, y, b)]
     equal = None if x_labels is None else x_labels[:, None] == y_labels[None, :]
 
