@@ -114,9 +114,9 @@ def test_large_data_are_sampled_with_their_labels(rng):
     x, y = (rng.normal(size=(n, 2)).astype(np.float32) for n in (300, 250))
     side = lambda cells: (cells[:, 0] > 0).astype(int)
     scan = scan_taus(
-        KEY, x, y, taus=(0.9,), epsilons=(0.05,), source_labels=side(x), target_labels=side(y), max_cells=100
+        KEY, x, y, taus=(0.9,), epsilons=(0.05,), source_labels=side(x), target_labels=side(y), max_cells=60
     )
-    assert (scan.n_source, scan.n_target) == (100, 100)
+    assert (scan.n_source, scan.n_target) == (60, 60)
     # Labels that had come loose from their cells would agree by half.
     assert scan.table["purity"][0] > 0.75
 

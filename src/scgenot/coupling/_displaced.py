@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from scgenot.costs import Cost, CostLike, Pairwise, resolve_cost
+from scgenot.costs import Cost, CostLike, resolve_cost
 
 
 @dataclasses.dataclass(frozen=True)
 class Displaced:
-    """A pairwise function whose first argument is moved by `shift`. Equal ones compare equal, so nothing recompiles."""
+    """A cost whose first argument is moved by `shift`. Equal ones compare equal, so nothing recompiles."""
 
-    pairwise: Pairwise
+    cost: Cost
     shift: tuple[float, ...]
 
     def __call__(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         """Return the costs between the moved rows of `x` and the rows of `y`."""
-        return self.pairwise(x + jnp.asarray(self.shift, x.dtype), y)
+        return self.cost(x + jnp.asarray(self.shift, x.dtype), y)
 
 
 def displaced_cost(cost: CostLike, shift: Float[Array | np.ndarray, " d"]) -> Cost:
@@ -53,7 +53,7 @@ def displaced_cost(cost: CostLike, shift: Float[Array | np.ndarray, " d"]) -> Co
             f"`shift` must hold one finite number for each feature, got shape {values.shape}. "
             "Try `target.mean(axis=0) - source.mean(axis=0)`."
         )
-    return Cost(f"{base.name}, displaced", Displaced(base.pairwise, tuple(values.tolist())))
+    return Cost(f"{base.name}, displaced", Displaced(base, tuple(values.tolist())))
 
 
 def settled(source: Float[np.ndarray, "n d"], cost: Cost) -> tuple[Float[np.ndarray, "n d"], Cost]:
@@ -66,4 +66,4 @@ def settled(source: Float[np.ndarray, "n d"], cost: Cost) -> tuple[Float[np.ndar
             f"the cost displaces cells of {length} features, got {width}. Compute `shift` from these cells."
         )
     moved = source + np.asarray(cost.pairwise.shift, source.dtype)
-    return moved, Cost(cost.name, cost.pairwise.pairwise)
+    return moved, cost.pairwise.cost
