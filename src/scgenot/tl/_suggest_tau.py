@@ -11,7 +11,6 @@ from scgenot._rng import RNG, as_key
 from scgenot.costs import CostLike
 from scgenot.coupling import CouplingConfig, displaced_cost, scan_taus
 from scgenot.coupling._scan import EPSILONS, TAUS
-from scgenot.model._populations import PopulationSpec, obs_column, read_population
 
 
 def suggest_tau(
@@ -79,6 +78,9 @@ def suggest_tau(
         If a key or category is missing, values are not finite, labels are missing for some cells, or the grid is out of
         range; `adata` is left as it was.
     """
+    # The model's room loads scvi-tools, which takes many seconds: only when it is needed.
+    from scgenot.model._populations import PopulationSpec, obs_column, read_population
+
     spec = PopulationSpec(population_key, source, target, source_rep, source_rep, weights_key)
     left, right = read_population(adata, spec, "source"), read_population(adata, spec, "target")
     labels = None if label_key is None else obs_column(adata, label_key, "label_key")
