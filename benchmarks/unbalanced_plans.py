@@ -118,7 +118,7 @@ def known_compositions(options) -> Iterator[Problem]:
 def removed_types(options) -> pd.DataFrame:
     whole = kang(options.components)
     rows = {}
-    for cost in COSTS:
+    for cost in options.costs:
         for setting in ("suggested", "epsilon .05, tau .95"):
             row, others = {}, []
             for name in np.unique(whole.x_types):
@@ -148,10 +148,12 @@ def knows_the_types(problem: Problem) -> float:
 def complete(options) -> pd.DataFrame:
     problem = kang(options.components)
     nearest = NearestNeighbors(n_neighbors=2).fit(problem.y).kneighbors(problem.y, return_distance=False)[:, 1]
+    ceiling = knows_the_types(problem)
     rows = {}
-    for cost in COSTS:
+    for cost in options.costs:
         suggested = problem.suggestion(cost)
-        for tau, epsilon in [(tau, suggested[1]) for tau in TAUS]:
+        epsilon = suggested[1]
+        for tau in TAUS:
             config = problem.config(cost, tau_source=tau, tau_target=tau, epsilon=epsilon)
             coupling = solve_coupling(KEY, problem.x, problem.y, config=config)
             drawn = np.asarray(coupling.conditional(KEY, np.arange(len(problem.x)), 50))
@@ -164,7 +166,7 @@ def complete(options) -> pd.DataFrame:
                 "within type, by mass": np.average(own, weights=sent),
                 "nearest neighbour's type, cells alike": read.mean(),
                 "by mass": np.average(read, weights=sent),
-                "knows the types": knows_the_types(problem),
+                "knows the types": ceiling,
             }
     return pd.DataFrame(rows).T.rename_axis(["cost", "epsilon", "tau"])
 
@@ -189,6 +191,7 @@ def main() -> None:
     }
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--sections", nargs="+", choices=sections, default=list(sections))
+    arguments.add_argument("--costs", nargs="+", choices=COSTS, default=list(COSTS))
     arguments.add_argument("--components", type=int, default=30, help="principal components that are used")
     arguments.add_argument("--quick", action="store_true", help="fewer of the removed types in the last section")
     options = arguments.parse_args()
