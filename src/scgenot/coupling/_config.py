@@ -39,6 +39,8 @@ class CouplingConfig:
         Sinkhorn iterations at full size, at most.
     n_draws
         Targets drawn for each source cell in one pass over the coupling.
+    warm_start
+        Minibatches of quadratic problems start from what the solution of one reference batch implies for their cells.
     landmarks
         Quadratic problems are solved over at most this many cells a side, and extended to the others.
     dense_limit
@@ -57,6 +59,7 @@ class CouplingConfig:
     tolerance: float = 1e-3
     max_iterations: int = 2000
     n_draws: int = 32
+    warm_start: bool = True
     landmarks: int = 2048
     dense_limit: int = 2**24
     coarse_limit: int = 2**24

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,58 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scgenot.coupling._dense import dense_sinkhorn
+from scgenot.coupling._quadratic_problem import QuadraticProblem, linearised_cost, quadratic_cost
 
 _STAGES = 8
 _ROUNDS, _MANY_ROUNDS = 3, 8
 _LOOSE, _TIGHT = 1e-3, 1e-4
 _PLAN_CHANGE = 1e-3
 _FREE_STEP, _SMALLEST_STEP = 0.7, 0.05
-_RANK_TOLERANCE = 1e-6
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("within_source", "within_target", "shared", "a", "b", "alpha", "epsilon", "taus", "bases", "values"),
-    meta_fields=(),
-)
-@dataclasses.dataclass(frozen=True)
-class QuadraticProblem:
-    """A quadratic or fused problem, small enough to be dense.
-
-    Minimises ``alpha sum |cX_ik - cY_jl|^2 P_ij P_kl / mass(P) + (1 - alpha) <C, P> + epsilon KL(P | a b')`` over the plans
-    with marginals a and b, or with a penalty ``lambda KL(P 1 | a)``, ``lambda = epsilon tau / (1 - tau)``, for a marginal
-    whose tau is below 1. Divided by the mass (1 in a balanced problem), the quadratic term grows with the mass as the linear
-    one does. Undivided it grows with its square, so that a plan could escape its cost by losing all mass, or blow up.
-
-    Attributes
-    ----------
-    within_source, within_target
-        Scaled costs within each population.
-    shared
-        Scaled costs between shared features; zeros in a purely quadratic problem.
-    a, b
-        Marginals.
-    alpha
-        Weight of the quadratic term; 1 in a purely quadratic problem.
-    epsilon
-        Factor of the entropy.
-    taus
-        How strictly each marginal is kept, in (0, 1].
-    bases, values
-        Leading eigenvectors and eigenvalues of the two costs within. Few suffice (d + 2 for squared Euclidean costs), and
-        products with them instead of the whole matrices make a linearisation as cheap as a Sinkhorn iteration.
-    """
-
-    within_source: Float[Array, "n n"]
-    within_target: Float[Array, "m m"]
-    shared: Float[Array, "n m"]
-    a: Float[Array, " n"]
-    b: Float[Array, " m"]
-    alpha: Float[Array, ""] | float
-    epsilon: Float[Array, ""] | float
-    taus: tuple[Float[Array, ""] | float, Float[Array, ""] | float]
-    bases: tuple[Float[Array, "n r"], Float[Array, "m s"]]
-    values: tuple[Float[Array, " r"], Float[Array, " s"]]
 
 
 @jax.tree_util.register_dataclass
@@ -84,69 +38,40 @@ class QuadraticState:
     violation: Float[Array, ""]
 
 
-def quadratic_problem(
-    within_source: Float[Array, "n n"],
-    within_target: Float[Array, "m m"],
-    a: Float[Array, " n"],
-    b: Float[Array, " m"],
-    epsilon: float,
-    *,
-    shared: Float[Array, "n m"] | None = None,
-    alpha: float = 1.0,
-    taus: tuple[float, float] = (1.0, 1.0),
-) -> QuadraticProblem:
-    """Return the problem with its costs decomposed; without `shared` features it is purely quadratic."""
-    if shared is None:
-        shared, alpha = jnp.zeros((len(a), len(b)), jnp.float32), 1.0
-    decomposed = [_leading(costs) for costs in (within_source, within_target)]
-    bases, values = zip(*decomposed, strict=True)
-    return QuadraticProblem(within_source, within_target, shared, a, b, alpha, epsilon, taus, bases, values)
-
-
-def _leading(costs: Float[Array, "n n"]) -> tuple[Float[Array, "n r"], Float[Array, " r"]]:
-    values, vectors = np.linalg.eigh(np.asarray(costs, np.float64))
-    keep = np.abs(values) > _RANK_TOLERANCE * np.abs(values).max()
-    return jnp.asarray(vectors[:, keep], jnp.float32), jnp.asarray(values[keep], jnp.float32)
-
-
-@jax.jit
-def quadratic_cost(problem: QuadraticProblem, plan: Float[Array, "n m"]) -> Float[Array, "n m"]:
-    """Return ``sum_kl |cX_ik - cY_jl|^2 P_kl``, without ever holding four indices (Peyre et al. 2016, proposition 1)."""
-    rows = jnp.square(problem.within_source) @ plan.sum(axis=1)
-    columns = jnp.square(problem.within_target) @ plan.sum(axis=0)
-    (left, right), (left_values, right_values) = problem.bases, problem.values
-    if left.shape[1] + right.shape[1] < min(plan.shape):
-        middle = left_values[:, None] * (left.T @ plan @ right) * right_values[None, :]
-        crossed = (left @ middle) @ right.T
-    else:
-        crossed = problem.within_source @ (plan @ problem.within_target.T)
-    return rows[:, None] + columns[None, :] - 2.0 * crossed
-
-
-def linearised_cost(
-    problem: QuadraticProblem, plan: Float[Array, "n m"], quadratic: Float[Array, "n m"]
-) -> Float[Array, "n m"]:
-    """Return the gradient of the unregularised problem: the linear cost that a stationary plan is optimal for.
-
-    The factor 2 is the derivative of a quadratic form. Solvers that leave it out mean half of our epsilon. The constant
-    is the derivative of the division by the mass; it matters where a marginal is relaxed.
-    """
-    return problem.alpha * (2.0 * quadratic - jnp.sum(quadratic * plan)) + (1.0 - problem.alpha) * problem.shared
-
-
 def solve_from(problem: QuadraticProblem, plan: Float[Array, "n m"], anneal: float) -> QuadraticState:
     """Follow a start from `anneal` times epsilon down to epsilon."""
-    n, m = plan.shape
-    plan = plan / plan.sum()
-    unknown = jnp.asarray(jnp.inf)
-    state = QuadraticState(
-        plan, quadratic_cost(problem, plan), jnp.zeros(n), jnp.zeros(m), jnp.zeros(()), unknown, unknown, unknown
-    )
+    state = _start(problem, plan)
     factors = np.geomspace(max(anneal, 1.0), 1.0, _STAGES)
     for before, factor in zip([factors[0], *factors], factors, strict=False):
         state = _stage(problem, state, factor, before / factor, _LOOSE, _ROUNDS, _step(problem))
     # Objectives of starts compare only where the marginals are met: a plan that misses them can be cheaper than any.
     return _stage(problem, state, 1.0, 1.0, _TIGHT, _MANY_ROUNDS, 1.0)
+
+
+def iterate(
+    problem: QuadraticProblem, plan: Float[Array, "n m"], anneal: float, relaxed: bool, repeats: int
+) -> QuadraticState:
+    """Do about what :func:`solve_from` and :func:`polish` do with a fixed number of repeats, inside compiled code."""
+    factors = jnp.concatenate([jnp.geomspace(anneal, 1.0, _STAGES), jnp.ones(repeats)])
+    shrinks = jnp.concatenate([jnp.ones(1), factors[:-1] / factors[1:]])
+    step = _FREE_STEP if relaxed else 1.0
+    body = lambda k, state: _stage(problem, state, factors[k], shrinks[k], _TIGHT, _ROUNDS, step)
+    return jax.lax.fori_loop(0, len(factors), body, _start(problem, plan))
+
+
+def plan_for(problem: QuadraticProblem, cost: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """Return the entropic plan of a linear cost with the marginals of the problem, roughly."""
+    scaled = cost / problem.epsilon
+    zeros = jnp.zeros_like(problem.a), jnp.zeros_like(problem.b)
+    u, v, _ = dense_sinkhorn(scaled, problem.a, problem.b, *zeros, (1.0, 1.0), _TIGHT, _MANY_ROUNDS)
+    return problem.a[:, None] * problem.b[None, :] * jnp.exp(u[:, None] + v[None, :] - scaled)
+
+
+def _start(problem: QuadraticProblem, plan: Float[Array, "n m"]) -> QuadraticState:
+    n, m = plan.shape
+    plan, unknown = plan / plan.sum(), jnp.asarray(jnp.inf)
+    zeros = jnp.zeros(n), jnp.zeros(m), jnp.zeros(())
+    return QuadraticState(plan, quadratic_cost(problem, plan), *zeros, unknown, unknown, unknown)
 
 
 def polish(problem: QuadraticProblem, state: QuadraticState, max_iterations: int) -> tuple[QuadraticState, int, bool]:

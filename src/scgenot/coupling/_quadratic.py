@@ -13,16 +13,10 @@ from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._base import StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry
-from scgenot.coupling._gromov import (
-    QuadraticProblem,
-    QuadraticState,
-    polish,
-    quadratic_problem,
-    settle,
-    solve_from,
-)
+from scgenot.coupling._gromov import QuadraticState, polish, settle, solve_from
 from scgenot.coupling._lift import lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
+from scgenot.coupling._quadratic_problem import QuadraticProblem, quadratic_problem
 from scgenot.coupling._sides import SharedTerm, Side
 from scgenot.coupling._sinkhorn import Potentials, solve_potentials
 from scgenot.coupling._starts import start_plans

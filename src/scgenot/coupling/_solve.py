@@ -16,6 +16,7 @@ from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._linear import linear_coupling
 from scgenot.coupling._minibatch import minibatch_coupling
+from scgenot.coupling._minibatch_quadratic import quadratic_minibatch_coupling
 from scgenot.coupling._quadratic import quadratic_coupling
 
 CouplingKind: TypeAlias = Literal["global", "minibatch"]
@@ -25,7 +26,9 @@ _SOLVERS: dict[tuple[str, str], Callable[..., Coupling]] = {
     ("linear", "global"): linear_coupling,
     ("linear", "minibatch"): minibatch_coupling,
     ("quadratic", "global"): quadratic_coupling,
+    ("quadratic", "minibatch"): quadratic_minibatch_coupling,
     ("fused", "global"): quadratic_coupling,
+    ("fused", "minibatch"): quadratic_minibatch_coupling,
 }
 
 

@@ -1,0 +1,213 @@
+"""Quadratic and fused minibatch couplings, as the GENOT paper has them, with a warm start for each batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost, resolve_cost_pair
+from scgenot.coupling._batches import BatchCoupling, choose, draw_batch
+from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._geometry import Geometry
+from scgenot.coupling._gromov import iterate, plan_for, settle
+from scgenot.coupling._lift import lifted_cost
+from scgenot.coupling._quadratic import best_state
+from scgenot.coupling._quadratic_problem import dense_problem
+
+_REFERENCE = 512
+_REPEATS = 20
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Cells of one population: features, shared features (none: width 0), and one over the scale of their costs."""
+
+    features: Float[Array, "n d"]
+    shared: Float[Array, "n s"]
+    inverse: Float[Array, ""] | float
+
+    def rows(self, chosen: Int[Array, " k"]) -> Cells:
+        """Return some of the cells."""
+        return Cells(self.features[chosen], self.shared[chosen], self.inverse)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuadraticMinibatchCoupling(BatchCoupling):
+    """Pairs from quadratic or fused problems between small random samples (Klein et al., algorithm 1).
+
+    Nothing ties one batch's optimum to the next one's: each is free to flip or turn. With ``warm_start`` each batch starts
+    from the plan that the solution of one reference batch implies for its cells. (The paper uses the push-forward of the
+    network so far instead, after training on one batch for a while; the coupling does not see the network.)
+    """
+
+    source: Cells
+    target: Cells
+    costs: tuple[Cost, Cost, Cost]
+    shared_inverse: float
+    reference: tuple[Cells, Cells, Float[Array, "r r"]] | None
+
+    @property
+    def kind(self) -> str:
+        """What its diagnostics call it."""
+        problem = "fused" if self.source.shared.shape[1] else "quadratic"
+        return f"{problem}, minibatch, {'warm' if self.reference is not None else 'cold'} start"
+
+    @property
+    def unit(self) -> float:
+        """What the costs within the source population are divided by."""
+        return 1.0 / float(self.source.inverse)
+
+    def swapped(self) -> QuadraticMinibatchCoupling:
+        """Return the same coupling seen from the other side."""
+        reference = None
+        if self.reference is not None:
+            left, right, plan = self.reference
+            reference = (right, left, plan.T)
+        left, right, shared = self.costs
+        return dataclasses.replace(
+            self,
+            source=self.target,
+            target=self.source,
+            a=self.b,
+            b=self.a,
+            costs=(right, left, shared.swapped()),
+            config=self.config.swapped(),
+            reference=reference,
+        )
+
+    def extend(
+        self,
+        source: Float[Array | np.ndarray, "k dx"],
+        target: Float[Array | np.ndarray, "l dy"],
+        *,
+        shared: tuple[Float[Array | np.ndarray, "k s"], Float[Array | np.ndarray, "l s"]] | None = None,
+    ) -> QuadraticMinibatchCoupling:
+        """Return minibatch couplings between other cells, with the same costs, scales and reference batch."""
+        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
+        sides = [
+            Cells(jnp.asarray(cells, jnp.float32), _shared(one, len(cells)), old.inverse)
+            for cells, one, old in zip(
+                (source, target), shared or (None, None), (self.source, self.target), strict=True
+            )
+        ]
+        return dataclasses.replace(self, source=sides[0], target=sides[1], a=a, b=b)
+
+    def solve(
+        self, key: jax.Array, source: Int[Array, "steps batch"], *, resample: bool
+    ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], dict[str, Float[Array, " steps"]]]:
+        """Solve one problem for each row of `source`."""
+        config = self.config
+        alpha = config.alpha if self.source.shared.shape[1] else 1.0
+        numbers = (alpha, config.epsilon, (config.tau_source, config.tau_target), self.shared_inverse)
+        relaxed = min(config.tau_source, config.tau_target) < 1.0
+        return _solve_batches(
+            self.costs, resample, relaxed, self.source, self.target, self.reference, self.b, source, key, numbers
+        )
+
+
+def quadratic_minibatch_coupling(
+    key: jax.Array,
+    source: Float[Array, "n dx"],
+    target: Float[Array, "m dy"],
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    config: CouplingConfig,
+    *,
+    shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None = None,
+    pairs: None = None,
+) -> QuadraticMinibatchCoupling:
+    """Set up the paper's coupling; only the reference batch is solved. See :class:`QuadraticMinibatchCoupling`.
+
+    Raises
+    ------
+    ValueError
+        If a cost needs the whole population, or pairs are given.
+    """
+    costs = (*resolve_cost_pair(config.cost), resolve_cost(config.shared_cost))
+    for cost in costs:
+        if isinstance(cost, AnchoredCost):
+            raise ValueError(
+                f"`cost`={cost.name!r} is a cost over the whole population, which a batch does not see. Use "
+                "coupling='global'."
+            )
+    if pairs is not None:
+        raise ValueError("`pairs` belong to the global coupling: a batch rarely holds both members. Use 'global'.")
+    sides = [
+        Cells(jnp.asarray(cells), _shared(one, len(cells)), 1.0 / cost_scale(cost, cells, cells, config.scale_cost))
+        for cells, one, cost in zip((source, target), shared or (None, None), costs, strict=False)
+    ]
+    shared_inverse = 1.0 if shared is None else 1.0 / cost_scale(costs[2], *shared, config.scale_cost)
+    found = QuadraticMinibatchCoupling(a, b, config, *sides, costs, shared_inverse, None)
+    if not config.warm_start:
+        return found
+    keys = jax.random.split(key)
+    left, right = (
+        side.rows(choose(one, weights, (min(_REFERENCE, len(weights)),)))
+        for side, weights, one in zip(sides, (a, b), keys, strict=True)
+    )
+    alpha = 1.0 if shared is None else config.alpha
+    taus = (config.tau_source, config.tau_target)
+    problem = _problem(costs, left, right, (alpha, config.epsilon, taus, shared_inverse))
+    state, _ = best_state(problem, None if shared is None else problem.shared)
+    return dataclasses.replace(found, reference=(left, right, state.plan))
+
+
+def _shared(features, n: int) -> Float[Array, "n s"]:
+    return jnp.zeros((n, 0), jnp.float32) if features is None else jnp.asarray(features, jnp.float32)
+
+
+def _problem(costs, left: Cells, right: Cells, numbers):
+    alpha, epsilon, taus, shared_inverse = numbers
+    n, m = len(left.features), len(right.features)
+    across = jnp.zeros((n, m)) if left.shared.shape[1] == 0 else costs[2](left.shared, right.shared) * shared_inverse
+    return dense_problem(
+        costs[0](left.features, left.features) * left.inverse,
+        costs[1](right.features, right.features) * right.inverse,
+        across,
+        jnp.full(n, 1.0 / n),
+        jnp.full(m, 1.0 / m),
+        alpha,
+        epsilon,
+        taus,
+    )
+
+
+@partial(jax.jit, static_argnames=("costs", "resample", "relaxed"))
+def _solve_batches(costs, resample, relaxed, source_cells, target_cells, reference, b, source, key, numbers):
+    size = source.shape[1]
+
+    def one_batch(batch):
+        target_key, *draw_keys = jax.random.split(batch["key"], 3)
+        rows, columns = batch["source"], choose(target_key, b, (size,))
+        left, right = source_cells.rows(rows), target_cells.rows(columns)
+        problem = _problem(costs, left, right, numbers)
+        anneal = 50.0
+        plan = jnp.full((size, size), 1.0 / size**2)
+        if reference is not None:
+            anneal = 1.0
+            plan = plan_for(problem, _implied_cost(costs, left, right, reference, problem, numbers))
+        state = iterate(problem, plan, anneal, relaxed, _REPEATS)
+        matrix, u, v, violation = settle(problem, state)
+        geometry = Geometry(left.features, right.features, 1.0 / problem.epsilon, lifted_cost(), matrix)
+        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample)
+        report |= {"violation": jnp.maximum(violation, state.change), "iterations": jnp.asarray(_REPEATS)}
+        return rows[order], columns[drawn], report
+
+    keys = jax.random.split(key, source.shape[0])
+    return jax.lax.map(one_batch, {"key": keys, "source": source})
+
+
+def _implied_cost(costs, left: Cells, right: Cells, reference, problem, numbers):
+    """Return the linearised cost at the reference batch's plan, for the cells of another batch."""
+    alpha = numbers[0]
+    anchors_left, anchors_right, plan = reference
+    x = costs[0](left.features, anchors_left.features) * left.inverse
+    y = costs[1](right.features, anchors_right.features) * right.inverse
+    squares = (jnp.square(x) @ plan.sum(axis=1))[:, None] + (jnp.square(y) @ plan.sum(axis=0))[None, :]
+    return 2.0 * alpha * (squares - 2.0 * x @ plan @ y.T) + (1.0 - alpha) * problem.shared
