@@ -41,6 +41,8 @@ class CouplingConfig:
         Targets drawn for each source cell in one pass over the coupling.
     warm_start
         Minibatches of quadratic problems start from what the solution of one reference batch implies for their cells.
+    rank
+        Rank of the plan in low-rank couplings.
     landmarks
         Quadratic problems are solved over at most this many cells a side, and extended to the others.
     dense_limit
@@ -60,6 +62,7 @@ class CouplingConfig:
     max_iterations: int = 2000
     n_draws: int = 32
     warm_start: bool = True
+    rank: int = 50
     landmarks: int = 2048
     dense_limit: int = 2**24
     coarse_limit: int = 2**24
@@ -83,6 +86,7 @@ class CouplingConfig:
         check_count("landmarks", self.landmarks, minimum=2)
         check_count("max_iterations", self.max_iterations)
         check_count("n_draws", self.n_draws)
+        check_count("rank", self.rank)
 
     def resolved(self, problem: str) -> CouplingConfig:
         """Return the config with the problem's own cost and epsilon where none was chosen."""

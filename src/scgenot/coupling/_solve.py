@@ -15,11 +15,12 @@ from scgenot._messages import one_of
 from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._linear import linear_coupling
+from scgenot.coupling._lowrank import lowrank_coupling
 from scgenot.coupling._minibatch import minibatch_coupling
 from scgenot.coupling._minibatch_quadratic import quadratic_minibatch_coupling
 from scgenot.coupling._quadratic import quadratic_coupling
 
-CouplingKind: TypeAlias = Literal["global", "minibatch"]
+CouplingKind: TypeAlias = Literal["global", "minibatch", "low_rank"]
 
 # To add a coupling, write it in a file of its own and name it here.
 _SOLVERS: dict[tuple[str, str], Callable[..., Coupling]] = {
@@ -27,9 +28,13 @@ _SOLVERS: dict[tuple[str, str], Callable[..., Coupling]] = {
     ("linear", "minibatch"): minibatch_coupling,
     ("quadratic", "global"): quadratic_coupling,
     ("quadratic", "minibatch"): quadratic_minibatch_coupling,
+    ("quadratic", "low_rank"): lowrank_coupling,
     ("fused", "global"): quadratic_coupling,
     ("fused", "minibatch"): quadratic_minibatch_coupling,
 }
+
+# Below this share of the mass a coupling tells more about its taus than about the cells.
+_LITTLE_MASS = 0.05
 
 
 def available_couplings(problem: str = "linear") -> list[str]:
@@ -69,7 +74,8 @@ def solve_coupling(
         ``"linear"``: both populations lie in one space. ``"quadratic"``: they need not. ``"fused"``: they need not, but
         share some features, or some pairs of cells are known.
     kind
-        ``"global"``, one problem over all cells, or ``"minibatch"``, the paper's.
+        ``"global"``, one problem over all cells (quadratic ones over landmarks where there are many), ``"minibatch"``, the
+        paper's, or ``"low_rank"``, quadratic problems over plans of low rank.
     config
         Cost, epsilon, taus, limits.
 
@@ -99,8 +105,16 @@ def solve_coupling(
     b = _marginal("target_weights", target_weights, len(target))
     given = _in_common(problem, shared, pairs, len(source), len(target))
     found = _SOLVERS[problem, kind](key, source, target, a, b, config, **given)
-    if kind == "global" and not found.diagnostics.converged:
+    if kind != "minibatch" and not found.diagnostics.converged:
         warnings.warn(_not_converged(found.diagnostics, config), RuntimeWarning, stacklevel=2)
+    if kind != "minibatch" and found.diagnostics.mass < _LITTLE_MASS:
+        warnings.warn(
+            f"The coupling carries only {found.diagnostics.mass:.2g} of the mass: most cells have no counterpart at "
+            f"`tau_source`={config.tau_source:g}, `tau_target`={config.tau_target:g} and `epsilon`={config.epsilon:g}. Try "
+            "taus nearer to 1.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return found
 
 
