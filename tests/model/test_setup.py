@@ -134,11 +134,6 @@ def test_x_that_is_missing():
         setup(adata, source_rep="X")
 
 
-def test_fused_problems_are_said_to_be_missing(adata):
-    with pytest.raises(NotImplementedError, match="`shared_rep`"):
-        setup(adata, shared_rep="X_pca")
-
-
 def test_unknown_setup_argument(adata):
     with pytest.raises(TypeError, match="no argument 'populaton_key'|unexpected keyword argument|missing 1 required"):
         GENOT.setup_anndata(adata, populaton_key="condition", source="control", target="stimulated")
@@ -251,9 +246,9 @@ def test_wrong_arguments_are_answered_where_they_are_given(ready, arguments, err
 
 def test_two_representations_are_no_linear_problem_unless_said(adata):
     setup(adata, target_rep="frame")
-    with pytest.raises(ValueError, match="`source_rep`='X_pca' and `target_rep`='frame' differ.*problem='linear'"):
-        GENOT(adata)
-    assert GENOT(adata, problem="linear", flow_config=SMALL).summary_stats.n_target_features == 3
+    assert "problem: quadratic" in repr(GENOT(adata, flow_config=SMALL))
+    model = GENOT(adata, problem="linear", flow_config=SMALL)
+    assert "problem: linear" in repr(model) and model.summary_stats.n_target_features == 3
 
 
 def test_widths_of_a_linear_problem_must_agree(adata):

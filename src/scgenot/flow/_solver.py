@@ -32,10 +32,23 @@ class HeldOut:
     ----------
     source, target
         In the user's units.
+    source_costs, target_costs
+        What the coupling sees of them where it does not see these features, such as their costs to the coupled cells.
+    shared
+        Features of both in a space that they share, in fused problems with one.
     """
 
     source: Float[np.ndarray, "n dx"]
     target: Float[np.ndarray, "m dy"]
+    source_costs: Float[np.ndarray, "n kx"] | None = None
+    target_costs: Float[np.ndarray, "m ky"] | None = None
+    shared: tuple[Float[np.ndarray, "n s"], Float[np.ndarray, "m s"]] | None = None
+
+    def coupled_by(self, coupling: Coupling) -> Coupling:
+        """Return the coupling between these cells that a solved one implies."""
+        source = self.source if self.source_costs is None else self.source_costs
+        target = self.target if self.target_costs is None else self.target_costs
+        return coupling.extend(source, target, **({} if self.shared is None else {"shared": self.shared}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +291,7 @@ class GENOTSolver:
         if held_out is None:
             return None, None
         pair_key, sample_key = jax.random.split(key)
-        between = coupling.extend(held_out.source, held_out.target)
+        between = held_out.coupled_by(coupling)
         source = source_units.forward(jnp.asarray(held_out.source, jnp.float32))
         target = target_units.forward(jnp.asarray(held_out.target, jnp.float32))
         pairs = ValidationSet.draw(pair_key, between, source, target)

@@ -1,6 +1,7 @@
-"""The model class over AnnData."""
+"""The model class over AnnData and MuData."""
 
 from scgenot.model._genot import GENOT
+from scgenot.model._labels import label_entropy
 from scgenot.model._queries import Summary
 
-__all__ = ["GENOT", "Summary"]
+__all__ = ["GENOT", "Summary", "label_entropy"]

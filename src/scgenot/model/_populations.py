@@ -1,4 +1,4 @@
-"""Reading two populations out of an AnnData: which cells, which numbers, and what is wrong with them. Never writes."""
+"""Reading a population: which cells, which numbers, and what is wrong with them. Never writes."""
 
 from __future__ import annotations
 
@@ -11,35 +11,13 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int
+from mudata import MuData
 
 from scgenot._messages import did_you_mean
+from scgenot.model._places import Data, Place
 
 _FEWEST_CELLS = 2
 _SHOWN_NAMES = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class PopulationSpec:
-    """Where two populations lie in an AnnData.
-
-    Attributes
-    ----------
-    population_key
-        Column of ``obs`` that tells populations apart.
-    source, target
-        Its two categories.
-    source_rep, target_rep
-        Keys of ``obsm``, or ``"X"``.
-    weights_key
-        Column of ``obs`` with prior weights, or ``None``.
-    """
-
-    population_key: str
-    source: Hashable
-    target: Hashable
-    source_rep: str
-    target_rep: str
-    weights_key: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +32,21 @@ class Population:
         Their representation.
     weights
         Their prior weights, or ``None``.
+    shared
+        Their features in the space that both populations share, or ``None``.
+    pair_names
+        What names their known partners, missing for most, or ``None``.
     """
 
     rows: Int[np.ndarray, " n"]
     cells: Float[np.ndarray, "n d"]
-    weights: Float[np.ndarray, " n"] | None
+    weights: Float[np.ndarray, " n"] | None = None
+    shared: Float[np.ndarray, "n s"] | None = None
+    pair_names: pd.Series | None = None
 
 
-def read_population(adata: AnnData, spec: PopulationSpec, side: str) -> Population:
-    """Read the ``"source"`` or the ``"target"`` population.
+def read_population(data: Data, place: Place) -> Population:
+    """Read the population of a place.
 
     Raises
     ------
@@ -71,15 +55,35 @@ def read_population(adata: AnnData, spec: PopulationSpec, side: str) -> Populati
     ValueError
         If the category is absent or has fewer than two cells, or values are not finite.
     """
-    rows = category_rows(adata, spec.population_key, getattr(spec, side), side)
-    cells = read_representation(adata, getattr(spec, f"{side}_rep"), rows, f"{side}_rep")
-    weights = None if spec.weights_key is None else _weights(adata, spec.weights_key, rows, side)
-    return Population(rows, cells, weights)
+    adata = place.cells(data)
+    rows = population_rows(data, place)
+    cells = read_representation(adata, place.rep, rows, f"{place.side}_rep", place)
+    shared = None
+    if place.shared_rep is not None:
+        shared = read_representation(adata, place.shared_rep, rows, "shared_rep", place)
+    weights = None if place.weights_key is None else _weights(data, place, rows)
+    names = None
+    if place.pairs_key is not None:
+        names = obs_column(data, place, place.pairs_key, "pairs_key").iloc[rows].reset_index(drop=True)
+    return Population(rows, cells, weights, shared, names)
 
 
-def category_rows(adata: AnnData, population_key: str, category: Hashable, argument: str) -> Int[np.ndarray, " n"]:
+def population_rows(data: Data, place: Place) -> Int[np.ndarray, " n"]:
+    """Return the rows of a population, at least two."""
+    n_obs = place.cells(data).n_obs
+    if place.population_key is not None:
+        return category_rows(data, place)
+    if n_obs < _FEWEST_CELLS:
+        raise ValueError(
+            f"`{place.side}_modality`={place.modality!r} has only {n_obs} cell; at least {_FEWEST_CELLS} are needed."
+        )
+    return np.arange(n_obs)
+
+
+def category_rows(data: Data, place: Place) -> Int[np.ndarray, " n"]:
     """Return the rows of a category of an ``obs`` column, at least two."""
-    column = obs_column(adata, population_key, "population_key")
+    key, category, where = place.population_key, place.category, place.name_of("obs")
+    column = obs_column(data, place, key, "population_key")
     rows = np.flatnonzero(np.asarray(column == category))
     if len(rows) == 0:
         present = sorted(
@@ -88,44 +92,56 @@ def category_rows(adata: AnnData, population_key: str, category: Hashable, argum
         shown = ", ".join(repr(value) for value in present[:20])
         same = [value for value in present if str(value) == str(category)]
         hint = f" Did you mean {same[0]!r}, as {type(same[0]).__name__}?" if same else did_you_mean(category, present)
-        raise ValueError(
-            f"`{argument}`={category!r} is no category of adata.obs[{population_key!r}], which has {shown}.{hint}"
-        )
+        raise ValueError(f"`{place.side}`={category!r} is no category of {where}[{key!r}], which has {shown}.{hint}")
     if len(rows) < _FEWEST_CELLS:
         raise ValueError(
-            f"`{argument}`={category!r} has only {len(rows)} cell in adata.obs[{population_key!r}]; "
+            f"`{place.side}`={category!r} has only {len(rows)} cell in {where}[{key!r}]; "
             f"at least {_FEWEST_CELLS} are needed."
         )
     return rows
 
 
-def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
-    """Return a column of ``obs``."""
-    if key not in adata.obs:
-        raise KeyError(
-            f"`{argument}`={key!r} is no column of adata.obs.{did_you_mean(key, adata.obs.columns)} "
-            f"There are: {_listed(adata.obs.columns)}."
-        )
-    return adata.obs[key]
+def has_column(data: Data, place: Place, key: Hashable) -> bool:
+    """Whether the cells of a place have an ``obs`` column, of their own or of the whole MuData."""
+    return key in place.cells(data).obs or (isinstance(data, MuData) and key in data.obs)
+
+
+def obs_column(data: Data, place: Place, key: str, argument: str) -> pd.Series:
+    """Return a column of ``obs`` for the cells of a place, of their own or of the whole MuData."""
+    adata = place.cells(data)
+    if key in adata.obs:
+        return adata.obs[key]
+    if isinstance(data, MuData) and key in data.obs:
+        return data.obs[key].reindex(adata.obs_names)
+    there = list(adata.obs.columns) + (list(data.obs.columns) if isinstance(data, MuData) else [])
+    raise KeyError(
+        f"`{argument}`={key!r} is no column of {place.name_of('obs')}.{did_you_mean(key, there)} "
+        f"There are: {listed(there)}."
+    )
 
 
 def read_representation(
-    adata: AnnData, rep: str, rows: Int[np.ndarray, " n"] | None = None, argument: str = "source_rep"
+    adata: AnnData,
+    rep: str,
+    rows: Int[np.ndarray, " n"] | None = None,
+    argument: str = "source_rep",
+    place: Place | None = None,
 ) -> Float[np.ndarray, "n d"]:
     """Return some rows of a representation as a dense float32 array, checked to be finite."""
+    where = "adata." if place is None else place.name_of("")
     if rep == "X":
         if adata.X is None:
-            raise KeyError(f"`{argument}`='X', but adata.X is None. Use a key of adata.obsm: {_listed(adata.obsm)}.")
+            raise KeyError(f"`{argument}`='X', but {where}X is None. Use a key of {where}obsm: {listed(adata.obsm)}.")
         stored = adata.X
     elif rep in adata.obsm:
         stored = adata.obsm[rep]
     else:
         raise KeyError(
-            f"`{argument}`={rep!r} is neither 'X' nor a key of adata.obsm.{did_you_mean(rep, adata.obsm)} "
-            f"There are: {_listed(adata.obsm)}."
+            f"`{argument}`={rep!r} is neither 'X' nor a key of {where}obsm.{did_you_mean(rep, adata.obsm)} "
+            f"There are: {listed(adata.obsm)}."
         )
     rows = np.arange(adata.n_obs) if rows is None else rows
-    values = _dense(stored, rows)
+    values = dense_rows(stored, rows)
     if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"`{argument}`={rep!r} must be cells x features, got shape {values.shape}.")
     finite = np.isfinite(values).all(axis=1)
@@ -144,14 +160,24 @@ def representation_width(adata: AnnData, rep: str) -> int:
     return int(stored.shape[1])
 
 
-def select_source_rows(
-    adata: AnnData, spec: PopulationSpec, indices: Sequence[int] | Bool[np.ndarray, " n"] | None
+def representation_names(adata: AnnData, rep: str) -> list[str] | None:
+    """Return the names of the features of a representation, where it has any."""
+    if rep == "X":
+        return list(adata.var_names)
+    stored = adata.obsm[rep]
+    return [str(name) for name in stored.columns] if isinstance(stored, pd.DataFrame) else None
+
+
+def select_rows(
+    data: Data, place: Place, indices: Sequence[int] | Bool[np.ndarray, " n"] | None
 ) -> Int[np.ndarray, " n"]:
-    """Return the rows that are meant: `indices`, or the source cells, or all cells where no column tells them apart."""
+    """Return the rows that are meant: `indices`, or this population, or all cells where no column tells them apart."""
+    adata = place.cells(data)
     if indices is None:
-        if spec.population_key not in adata.obs:
+        if place.population_key is None or not has_column(data, place, place.population_key):
             return np.arange(adata.n_obs)
-        return np.flatnonzero(np.asarray(obs_column(adata, spec.population_key, "population_key") == spec.source))
+        column = obs_column(data, place, place.population_key, "population_key")
+        return np.flatnonzero(np.asarray(column == place.category))
     chosen = np.asarray(indices)
     if chosen.dtype == bool:
         if chosen.shape != (adata.n_obs,):
@@ -168,7 +194,8 @@ def select_source_rows(
     return chosen.astype(np.int64) % max(adata.n_obs, 1)
 
 
-def _dense(stored: Any, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
+def dense_rows(stored: Any, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
+    """Return some rows of a matrix of any kind as dense float32."""
     if isinstance(stored, pd.DataFrame):
         stored = stored.to_numpy()
     # Files are read in ascending order of rows only, and without repeats.
@@ -178,16 +205,17 @@ def _dense(stored: Any, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]
     return np.asarray(values, dtype=np.float32)[back]
 
 
-def _weights(adata: AnnData, key: str, rows: Int[np.ndarray, " n"], side: str) -> Float[np.ndarray, " n"]:
-    column = obs_column(adata, key, "weights_key")
+def _weights(data: Data, place: Place, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    column = obs_column(data, place, place.weights_key, "weights_key")
     weights = pd.to_numeric(column.iloc[rows], errors="coerce").to_numpy(np.float64)
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
         raise ValueError(
-            f"`weights_key`={key!r} must hold finite numbers, none below 0 and not all 0, in the {side} cells; "
-            f"{int((~np.isfinite(weights) | (weights < 0)).sum())} of {len(rows)} are not."
+            f"`weights_key`={place.weights_key!r} must hold finite numbers, none below 0 and not all 0, in the "
+            f"{place.side} cells; {int((~np.isfinite(weights) | (weights < 0)).sum())} of {len(rows)} are not."
         )
     return weights
 
 
-def _listed(keys: Any) -> str:
+def listed(keys: Any) -> str:
+    """Return keys as an enumeration for messages."""
     return ", ".join(repr(str(key)) for key in keys) or "none"

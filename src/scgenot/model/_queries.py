@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from jaxtyping import Float, Int
 
 from scgenot._messages import check_count
-from scgenot._rng import RNG
+from scgenot._rng import RNG, as_key
 from scgenot.flow import GENOTSolver, ODEConfig, conditional_mean, conditional_variance, cosine_variance
-from scgenot.model._persistence import cost_name
-from scgenot.model._populations import PopulationSpec, read_representation, select_source_rows
+from scgenot.model._labels import label_entropy
+from scgenot.model._places import Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +45,10 @@ class QueriesMixin:
     """Getters of a model that has a solver and knows where its cells are."""
 
     _solver: GENOTSolver
-    _spec: PopulationSpec
 
     def sample(
         self,
-        adata: AnnData | None = None,
+        adata: Data | None = None,
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         n_samples: int = 30,
@@ -64,11 +61,11 @@ class QueriesMixin:
         Parameters
         ----------
         adata
-            Cells with the source representation; the model's own AnnData if ``None``. It need not be set up, is not
-            changed, and may be a view.
+            Cells with the source representation; the model's own data if ``None``. It need not be set up, is not
+            changed, and may be a view. For a model of a MuData also the AnnData of the source modality alone.
         indices
-            Which cells, as rows or as a boolean mask. By default the source cells in their order, or all cells where
-            `adata` has no population column.
+            Which cells, as rows (of the source modality) or as a boolean mask. By default the source cells in their
+            order, or all cells where `adata` has no population column.
         n_samples
             Samples a cell.
         batch_size
@@ -99,7 +96,7 @@ class QueriesMixin:
 
     def summarize(
         self,
-        adata: AnnData | None = None,
+        adata: Data | None = None,
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         n_samples: int = 30,
@@ -134,7 +131,7 @@ class QueriesMixin:
 
     def get_transported_mean(
         self,
-        adata: AnnData | None = None,
+        adata: Data | None = None,
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         n_samples: int = 30,
@@ -155,7 +152,7 @@ class QueriesMixin:
 
     def get_uncertainty(
         self,
-        adata: AnnData | None = None,
+        adata: Data | None = None,
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         n_samples: int = 30,
@@ -163,6 +160,7 @@ class QueriesMixin:
         rng: RNG = 0,
         ode: ODEConfig | None = None,
         displacement: bool = False,
+        label_key: str | None = None,
     ) -> pd.DataFrame:
         """Return how uncertain the target of each source cell is.
 
@@ -170,6 +168,8 @@ class QueriesMixin:
 
         displacement
             Take directions from the source cell instead of from zero. Needs one space for both populations.
+        label_key
+            Column of ``obs`` with labels of the target cells, for the entropy.
 
         Returns
         -------
@@ -179,67 +179,17 @@ class QueriesMixin:
             Variance over samples of the cosine between a sample and the mean sample, in [0, 1] (Klein et al. 2024).
         ``variance``
             Variance of the samples summed over features, in squared units of the target representation.
+        ``entropy``
+            With `label_key`, the entropy in nats of the labels as in :meth:`get_label_probabilities`.
         """
         arguments = {"indices": indices, "n_samples": n_samples, "batch_size": batch_size, "rng": rng, "ode": ode}
+        arguments["rng"] = as_key(rng)  # A generator would give two different sets of samples.
         found = self.summarize(adata, **arguments, displacement=displacement)
-        names = self._some_adata(adata).obs_names[found.rows]
-        return pd.DataFrame({"cos_var": found.cos_var, "variance": found.variance}, index=names)
-
-    def describe(self) -> dict[str, str | float | int]:
-        """Return what the model maps and how, in plain values that an AnnData can store."""
-        spec, config = self._spec, self._coupling_config
-        return {
-            "population_key": spec.population_key,
-            "source": str(spec.source),
-            "target": str(spec.target),
-            "source_rep": spec.source_rep,
-            "target_rep": spec.target_rep,
-            "problem": self._problem,
-            "coupling": self._coupling_kind,
-            "cost": cost_name(config.cost),
-            "epsilon": float(config.epsilon),
-            "tau_source": float(config.tau_source),
-            "tau_target": float(config.tau_target),
-        }
-
-    def _some_adata(self, adata: AnnData | None) -> AnnData:
-        if adata is None:
-            adata = self.adata
-        if adata is None:
-            raise ValueError("this model was loaded without data. Pass `adata` with the cells that you want to map.")
-        return adata
-
-    def _source_cells(self, adata: AnnData | None, indices: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and representation of the cells that are asked for."""
-        self._check_if_trained(
-            warn=False, message="this model is not trained: it has nothing to sample from. Call `model.train()` first."
-        )
-        adata = self._some_adata(adata)
-        rep = self._spec.source_rep
-        rows = select_source_rows(adata, self._spec, indices)
-        if len(rows) == 0:
-            raise ValueError(
-                f"no cells to map: adata.obs[{self._spec.population_key!r}] has no cell {self._spec.source!r}. "
-                "Name the cells with `indices`."
-            )
-        cells = read_representation(adata, rep, rows)
-        if cells.shape[1] != self._solver.source_dim:
-            raise ValueError(
-                f"the model was trained with {self._solver.source_dim} features in {rep!r}, this adata has "
-                f"{cells.shape[1]}. Compute the representation as for the training data, on the same features."
-            )
-        if rep == "X":
-            self._check_var_names(adata)
-        return rows, cells
-
-    def _check_var_names(self, adata: AnnData) -> None:
-        expected = self._var_names
-        if expected is not None and list(adata.var_names) != expected:
-            missing = [name for name in expected if name not in adata.var_names]
-            raise ValueError(
-                f"adata.var_names are not those of training, in order ({len(missing)} are missing). "
-                "Use `adata[:, model.var_names].copy()`."
-            )
+        names = self.source_adata(adata).obs_names[found.rows]
+        scores = pd.DataFrame({"cos_var": found.cos_var, "variance": found.variance}, index=names)
+        if label_key is not None:
+            scores["entropy"] = label_entropy(self.get_label_probabilities(label_key, adata, **arguments).to_numpy())
+        return scores
 
     def _blocks(self, cells, rows, n_samples, batch_size, rng, ode) -> Iterator[tuple[slice, np.ndarray]]:
         if batch_size is not None:

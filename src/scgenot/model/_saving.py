@@ -1,4 +1,4 @@
-"""A model as a directory: one JSON file that a person can read, weights as safetensors, optionally the AnnData."""
+"""A model as a directory: one JSON file that a person can read, weights as safetensors, optionally the data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 FORMAT = 1
 _JSON = "scgenot.json"
 _WEIGHTS = "weights.safetensors"
-_ADATA = "adata.h5ad"
+ADATA, MUDATA = "adata.h5ad", "mdata.h5mu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SavedModel:
     arrays
         Weights by their path in the tree of weights.
     adata_path
-        The AnnData saved along, if there is one.
+        The AnnData or MuData saved along, if there is one.
     """
 
     content: dict[str, Any]
@@ -72,8 +72,11 @@ def write_model(
     prefix: str,
     overwrite: bool,
     write_adata: Callable[[Path], None] | None = None,
+    adata_name: str = ADATA,
 ) -> None:
     """Write a model, all of it or nothing: files are written aside and moved into place when all are there.
+
+    The data, if any, are written by `write_adata` under `adata_name`.
 
     Raises
     ------
@@ -85,7 +88,8 @@ def write_model(
     directory = Path(directory)
     if directory.exists() and not overwrite:
         raise FileExistsError(f"{str(directory)!r} exists already. Choose another directory, or pass overwrite=True.")
-    content = {"format": FORMAT, "has_adata": write_adata is not None} | content
+    saved_along = {"has_adata": write_adata is not None, "data_file": adata_name if write_adata else None}
+    content = {"format": FORMAT} | saved_along | content
     text = json.dumps(content, indent=2, default=_plain)
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,7 @@ def write_model(
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(contiguous, aside / f"{prefix}{_WEIGHTS}")
         if write_adata is not None:
-            write_adata(aside / f"{prefix}{_ADATA}")
+            write_adata(aside / f"{prefix}{adata_name}")
         (aside / f"{prefix}{_JSON}").write_text(text + "\n")
         for path in sorted(aside.iterdir()):
             path.replace(directory / path.name)
@@ -129,7 +133,8 @@ def read_model(directory: str | Path, *, prefix: str) -> SavedModel:
             "version reads. Update scgenot."
         )
     # An AnnData of an earlier save may lie there still; it is this model's only if the model says so.
-    adata_path = directory / f"{prefix}{_ADATA}" if content.get("has_adata") else None
+    name = content.get("data_file") or ADATA
+    adata_path = directory / f"{prefix}{name}" if content.get("has_adata") else None
     return SavedModel(content, load_file(directory / f"{prefix}{_WEIGHTS}"), adata_path)
 
 

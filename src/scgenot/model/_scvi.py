@@ -6,29 +6,44 @@ from typing import Any
 
 import rich.pretty
 import rich.table
-from anndata import AnnData
-from scvi.data import AnnDataManager
+from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.data.fields import BaseAnnDataField
 from scvi.model.base import BaseModelClass
 
-from scgenot.model._populations import (
-    PopulationSpec,
-    category_rows,
-    read_population,
-    representation_width,
-)
+from scgenot.model._links import check_distances, check_shared, count_pairs
+from scgenot.model._places import Data, PopulationSpec
+from scgenot.model._populations import population_rows, read_population
 
-__all__ = ["AnnDataManager", "BaseModelClass", "PopulationField", "RepresentationField"]
+__all__ = ["AnnDataManager", "BaseModelClass", "make_current", "manager_for"]
+
+
+def manager_for(spec: PopulationSpec, arguments: dict[str, Any]) -> AnnDataManager:
+    """Return a manager whose fields read and check both populations."""
+    fields = [PopulationField(spec), RepresentationField(spec, "source"), RepresentationField(spec, "target")]
+    if spec.source.shared_rep is not None or spec.source.pairs_key is not None:
+        fields.append(LinkField(spec))
+    # Modalities need not hold the same cells.
+    checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
+    return AnnDataManager(fields=fields, setup_method_args=arguments, validation_checks=checks)
+
+
+def make_current(model: BaseModelClass) -> None:
+    """Make a model's own setup the one that new models on its data get."""
+    type(model).register_manager(model.adata_manager)
+    model.adata_manager._assign_most_recent_manager_uuid()
 
 
 class _ReadOnlyField(BaseAnnDataField):
-    """A field that reads and checks, and leaves the AnnData as it was."""
+    """A field that reads and checks, and leaves the data as they were."""
 
     is_empty = False
 
-    def __init__(self, registry_key: str, attr_name: str, attr_key: str | None, spec: PopulationSpec) -> None:
+    def __init__(
+        self, registry_key: str, attr_name: str, attr_key: str | None, spec: PopulationSpec, mod_key: str | None = None
+    ) -> None:
         super().__init__()
         self._registry_key, self._attr_name, self._attr_key, self.spec = registry_key, attr_name, attr_key, spec
+        self._mod_key = mod_key
 
     @property
     def registry_key(self) -> str:
@@ -42,17 +57,21 @@ class _ReadOnlyField(BaseAnnDataField):
     def attr_key(self) -> str | None:
         return self._attr_key
 
-    def state(self, adata: AnnData) -> dict[str, Any]:
+    @property
+    def mod_key(self) -> str | None:
+        return self._mod_key
+
+    def state(self, adata: Data) -> dict[str, Any]:
         """Return what the registry keeps of this field."""
         raise NotImplementedError
 
-    def validate_field(self, adata: AnnData) -> None:
+    def validate_field(self, adata: Data) -> None:
         self.state(adata)
 
-    def register_field(self, adata: AnnData) -> dict[str, Any]:
+    def register_field(self, adata: Data) -> dict[str, Any]:
         return self.state(adata)
 
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict[str, Any]:
+    def transfer_field(self, state_registry: dict, adata_target: Data, **kwargs) -> dict[str, Any]:
         return self.state(adata_target)
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
@@ -68,30 +87,48 @@ class _ReadOnlyField(BaseAnnDataField):
 
 
 class PopulationField(_ReadOnlyField):
-    """The ``obs`` column that tells the two populations apart."""
+    """Which cells the two populations are."""
 
     def __init__(self, spec: PopulationSpec) -> None:
-        super().__init__("population", "obs", spec.population_key, spec)
+        super().__init__("population", "obs", spec.source.population_key, spec, spec.source.modality)
 
-    def state(self, adata: AnnData) -> dict[str, Any]:
-        key = self.spec.population_key
-        sizes = {
-            f"n_{side}_cells": len(category_rows(adata, key, getattr(self.spec, side), side))
-            for side in ("source", "target")
-        }
-        return {"source": self.spec.source, "target": self.spec.target} | sizes
+    def state(self, adata: Data) -> dict[str, Any]:
+        spec = self.spec
+        labels = {place.side: place.category if place.modality is None else place.label for place in _places(spec)}
+        return labels | {f"n_{place.side}_cells": len(population_rows(adata, place)) for place in _places(spec)}
 
 
 class RepresentationField(_ReadOnlyField):
-    """The representation of one population, with its weights."""
+    """The representation of one population, with its weights and its precomputed costs."""
 
     def __init__(self, spec: PopulationSpec, side: str) -> None:
-        rep = getattr(spec, f"{side}_rep")
-        attr_name, attr_key = ("X", None) if rep == "X" else ("obsm", rep)
-        super().__init__(f"{side}_representation", attr_name, attr_key, spec)
-        self.side = side
+        self.place = getattr(spec, side)
+        attr_name, attr_key = ("X", None) if self.place.rep == "X" else ("obsm", self.place.rep)
+        super().__init__(f"{side}_representation", attr_name, attr_key, spec, self.place.modality)
 
-    def state(self, adata: AnnData) -> dict[str, Any]:
-        read_population(adata, self.spec, self.side)
-        rep = getattr(self.spec, f"{self.side}_rep")
-        return {"representation": rep, f"n_{self.side}_features": representation_width(adata, rep)}
+    def state(self, adata: Data) -> dict[str, Any]:
+        place = self.place
+        found = read_population(adata, place)
+        if place.distances is not None:
+            check_distances(adata, place, found.rows)
+        return {"representation": place.rep, f"n_{place.side}_features": found.cells.shape[1]}
+
+
+class LinkField(_ReadOnlyField):
+    """What ties the two populations together: shared features, or known pairs."""
+
+    def __init__(self, spec: PopulationSpec) -> None:
+        shared, pairs = spec.source.shared_rep, spec.source.pairs_key
+        slot = ("obs", pairs) if shared is None else ("obsm", shared)
+        super().__init__("link", *slot, spec, spec.source.modality)
+
+    def state(self, adata: Data) -> dict[str, Any]:
+        spec = self.spec
+        source, target = (read_population(adata, place) for place in _places(spec))
+        if spec.source.shared_rep is not None:
+            return {"shared representation": self.attr_key, "n_shared_features": check_shared(source, target, spec)}
+        return {"pairs": self.attr_key, "n_known_pairs": count_pairs(source, target, spec)}
+
+
+def _places(spec: PopulationSpec):
+    return spec.source, spec.target

@@ -5,29 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 
-from scgenot._messages import check_count, did_you_mean
+from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, Diagnostics, solve_coupling
 from scgenot.flow import GENOTSolver, HeldOut, TrainConfig
+from scgenot.model._cost_arrays import CostArrays, cost_arrays
+from scgenot.model._links import known_pairs
 from scgenot.model._populations import Population, read_population
-
-Config = TypeVar("Config")
-_FEWEST_TRAINING = 2
-
-
-def with_options(config: Config, options: dict[str, Any], caller: str) -> Config:
-    """Return the frozen config with some fields replaced; a misspelt field gets an answer that names the closest."""
-    known = [field.name for field in dataclasses.fields(config)]
-    for name in options:
-        if name not in known:
-            raise TypeError(f"{caller}() has no argument {name!r}.{did_you_mean(name, known)}")
-    return dataclasses.replace(config, **options)
+from scgenot.model._problem import GIVEN, with_options
+from scgenot.model._split import Split, split_cells
 
 
 class TrainingMixin:
@@ -59,7 +51,9 @@ class TrainingMixin:
         batch_size
             Pairs of cells a step. Not bounded by the number of cells: each pair has noise and a time of its own.
         validation_size
-            Share of the cells of each population that is held out, in [0, 1).
+            Share of the cells of each population that is held out, in [0, 1). Known partners are held out together as
+            far as possible. A linear problem with precomputed costs says nothing of cells outside its matrix: nothing
+            is held out.
         early_stopping
             Stop when the validation loss has not improved for `patience` checks, and keep the best weights.
         learning_rate
@@ -77,51 +71,68 @@ class TrainingMixin:
             If a value is not allowed, or the AnnData was changed so that it does not fit any more.
         """
         source, target = self._populations()
-        if max_epochs is not None and max_steps is not None:
-            raise ValueError(f"give `max_epochs` or `max_steps`, not both (got {max_epochs!r} and {max_steps!r}).")
         if not 0 <= validation_size < 1:
             raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
-        if early_stopping and validation_size == 0:
-            raise ValueError("`early_stopping` needs held-out cells, got `validation_size`=0. Use, for example, 0.1.")
+        if self._problem == "linear" and self._coupling_config.cost == GIVEN:
+            validation_size = 0.0
+        split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
+        split_rng = np.random.default_rng(np.asarray(jax.random.key_data(split_key)))
+        split = split_cells(split_rng, source, target, validation_size)
+        options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
+        config = self._train_config(split, max_epochs, max_steps, options | train_options)
+        coupling = self._couple(solve_key, source, target, split)
+        self._learn(fit_key, coupling, split, config, progress_bar, source, target)
+
+    def _train_config(
+        self, split: Split, max_epochs: int | None, max_steps: int | None, options: dict[str, Any]
+    ) -> TrainConfig:
+        if max_epochs is not None and max_steps is not None:
+            raise ValueError(f"give `max_epochs` or `max_steps`, not both (got {max_epochs!r} and {max_steps!r}).")
+        if options.get("early_stopping") and not split.holds_out:
+            raise ValueError("`early_stopping` needs held-out cells, and there are none. Use, for example, `validation_size`=0.1.")
+        batch_size = options.get("batch_size", TrainConfig().batch_size)
         check_count("batch_size", batch_size)
         if max_epochs is not None:
             check_count("max_epochs", max_epochs)
-        split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
-        split_rng = np.random.default_rng(np.asarray(jax.random.key_data(split_key)))
-        source_train, source_held = _split(split_rng, len(source.rows), validation_size)
-        target_train, target_held = _split(split_rng, len(target.rows), validation_size)
-        if max_epochs is not None:
-            max_steps = max_epochs * math.ceil(len(source_train) / batch_size)
-        options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
+            max_steps = max_epochs * math.ceil(len(split.source_train) / batch_size)
         options |= {} if max_steps is None else {"max_steps": max_steps}
-        config = with_options(TrainConfig(), options | train_options, "train")
-        coupling = self._couple(solve_key, source, target, source_train, target_train)
-        held_out = None
-        if len(source_held) and len(target_held):
-            held_out = HeldOut(source.cells[source_held], target.cells[target_held])
+        return with_options(TrainConfig(), options, "train")
+
+    def _learn(
+        self,
+        key: jax.Array,
+        coupling: Coupling,
+        split: Split,
+        config: TrainConfig,
+        progress_bar: bool,
+        source: Population,
+        target: Population,
+    ) -> None:
+        """Fit the flow to a coupling of the training cells, and keep all that came of it."""
         solver, result, _ = GENOTSolver.fit(
-            fit_key,
-            source.cells[source_train],
-            target.cells[target_train],
+            key,
+            source.cells[split.source_train],
+            target.cells[split.target_train],
             coupling=coupling,
             flow_config=self._solver.config,
             train_config=config,
-            held_out=held_out,
+            held_out=self._held_out(source, target, split) if split.holds_out else None,
             progress_bar=progress_bar,
         )
         if result.steps == 0:
             warnings.warn(
                 f"Training ended before its first check ({result.stopped}); the model is left as it was.",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
             return
         # Only now is anything kept: a call that fails leaves the model as it was.
         self._solver = solver
+        self.coupling_, self._split = coupling, split
         self._coupling_diagnostics = _summary_rows(coupling.diagnostics)
         self.history_ = _history(result.history)
-        self.train_indices_ = np.sort(np.concatenate([source.rows[source_train], target.rows[target_train]]))
-        self.validation_indices_ = np.sort(np.concatenate([source.rows[source_held], target.rows[target_held]]))
+        self.train_indices_ = self._rows(source, target, split.source_train, split.target_train)
+        self.validation_indices_ = self._rows(source, target, split.source_held, split.target_held)
         self.steps_, self.stopped_ = result.steps, result.stopped
         self.is_trained_ = True
 
@@ -151,38 +162,65 @@ class TrainingMixin:
                 "create a new model."
             )
         found = []
-        for side in ("source", "target"):
-            population = read_population(self.adata, self._spec, side)
+        for place in (self._spec.source, self._spec.target):
+            population = read_population(self.adata, place)
+            side = place.side
             expected = self.summary_stats[f"n_{side}_cells"], getattr(self._solver, f"{side}_dim")
             if population.cells.shape != expected:
+                method = self.registry_["setup_method_name"]
                 raise ValueError(
                     f"adata was changed after setup: the {side} population has shape {population.cells.shape}, it "
-                    f"had {expected}. Call `setup_anndata` again and create a new model."
+                    f"had {expected}. Call `{method}` again and create a new model."
                 )
             found.append(population)
         return found[0], found[1]
 
-    def _couple(self, key, source: Population, target: Population, source_train, target_train) -> Coupling:
+    def _couple(self, key, source: Population, target: Population, split: Split) -> Coupling:
         def of(population: Population, some: np.ndarray) -> np.ndarray | None:
             return None if population.weights is None else population.weights[some]
 
+        train = split.source_train, split.target_train
+        arrays = self._cost_arrays(source, target, train, train)
+        ties = {"shared": arrays.shared} if arrays.shared is not None else {}
+        if self._problem == "fused" and not ties:
+            pairs = known_pairs(source, target, *train)
+            if len(pairs) == 0:
+                raise ValueError(
+                    "none of the known pairs is among the training cells. Use a smaller `validation_size`, or 0."
+                )
+            ties = {"pairs": pairs}
         return solve_coupling(
             key,
-            source.cells[source_train],
-            target.cells[target_train],
-            source_weights=of(source, source_train),
-            target_weights=of(target, target_train),
+            arrays.source,
+            arrays.target,
+            **ties,
+            source_weights=of(source, split.source_train),
+            target_weights=of(target, split.target_train),
             problem=self._problem,
             kind=self._coupling_kind,
             config=self._coupling_config,
         )
 
+    def _held_out(self, source: Population, target: Population, split: Split) -> HeldOut:
+        train, held = (split.source_train, split.target_train), (split.source_held, split.target_held)
+        arrays = self._cost_arrays(source, target, held, train)
+        return HeldOut(
+            source.cells[split.source_held],
+            target.cells[split.target_held],
+            source_costs=None if self._spec.source.distances is None else arrays.source,
+            target_costs=None if self._spec.target.distances is None else arrays.target,
+            shared=arrays.shared,
+        )
 
-def _split(rng: np.random.Generator, n: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return places of training and held-out cells; at least two are left for training."""
-    held = min(int(round(share * n)), n - _FEWEST_TRAINING)
-    order = rng.permutation(n)
-    return np.sort(order[held:]), np.sort(order[:held])
+    def _cost_arrays(self, source: Population, target: Population, cells, train) -> CostArrays:
+        return cost_arrays(self.adata, self._spec, self._problem, (source, target), cells, train)
+
+    def _rows(self, source: Population, target: Population, source_some, target_some) -> Any:
+        """Return rows of the AnnData, or of each modality: rows of two objects cannot stand in one array."""
+        chosen = {"source": source.rows[source_some], "target": target.rows[target_some]}
+        if self._spec.source.modality != self._spec.target.modality:
+            return chosen
+        return np.sort(np.concatenate(list(chosen.values())))
 
 
 def _summary_rows(diagnostics: Diagnostics) -> list[dict[str, Any]]:

@@ -79,11 +79,13 @@ def suggest_tau(
         range; `adata` is left as it was.
     """
     # The model's room loads scvi-tools, which takes many seconds: only when it is needed.
-    from scgenot.model._populations import PopulationSpec, obs_column, read_population
+    from scgenot.model._places import Place
+    from scgenot.model._populations import obs_column, read_population
 
-    spec = PopulationSpec(population_key, source, target, source_rep, source_rep, weights_key)
-    left, right = read_population(adata, spec, "source"), read_population(adata, spec, "target")
-    labels = None if label_key is None else obs_column(adata, label_key, "label_key")
+    here = {"population_key": population_key, "weights_key": weights_key}
+    places = [Place(side, source_rep, category=one, **here) for side, one in (("source", source), ("target", target))]
+    left, right = (read_population(adata, place) for place in places)
+    labels = None if label_key is None else obs_column(adata, places[0], label_key, "label_key")
     side_labels = [None, None]
     if labels is not None:
         side_labels = [labels.iloc[side.rows] for side in (left, right)]

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
+from mudata import MuData
 
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
+from scgenot.tl._writing import spread, written_to
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
 
 
 def transport(
-    adata: AnnData,
+    adata: AnnData | MuData,
     model: GENOT,
     *,
     key_added: str = "genot",
@@ -28,13 +30,14 @@ def transport(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Transport source cells and write the result.
 
     Parameters
     ----------
     adata
-        Cells with the source representation; it need not be the AnnData of training.
+        Cells with the source representation; they need not be those of training. Of a MuData, the source modality is
+        written to.
     model
         A trained model.
     key_added
@@ -87,18 +90,12 @@ def transport(
         keep_samples=store_samples,
     )
     # Everything has been computed; from here on nothing fails half-way.
-    changed = adata.copy() if copy else adata
-    changed.obsm[key_added] = _spread(found.mean, found.rows, adata.n_obs)
+    whole, changed = written_to(adata, model, copy)
+    n_obs = changed.n_obs
+    changed.obsm[key_added] = spread(found.mean, found.rows, n_obs)
     if store_samples:
-        changed.obsm[f"{key_added}_samples"] = _spread(found.samples, found.rows, adata.n_obs)
-    changed.obs[f"{key_added}_uncertainty"] = _spread(found.cos_var, found.rows, adata.n_obs)
-    changed.obs[f"{key_added}_variance"] = _spread(found.variance, found.rows, adata.n_obs)
+        changed.obsm[f"{key_added}_samples"] = spread(found.samples, found.rows, n_obs)
+    changed.obs[f"{key_added}_uncertainty"] = spread(found.cos_var, found.rows, n_obs)
+    changed.obs[f"{key_added}_variance"] = spread(found.variance, found.rows, n_obs)
     changed.uns[key_added] = {"params": model.describe() | {"n_samples": n_samples, "displacement": displacement}}
-    return changed if copy else None
-
-
-def _spread(values: np.ndarray, rows: np.ndarray, n_obs: int) -> np.ndarray:
-    """Return an array over all cells with `values` at `rows` and NaN elsewhere."""
-    everywhere = np.full((n_obs, *values.shape[1:]), np.nan, dtype=np.float32)
-    everywhere[rows] = values
-    return everywhere
+    return whole if copy else None

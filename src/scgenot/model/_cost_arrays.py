@@ -1,0 +1,66 @@
+"""What the coupling sees of cells: their representation, or rows of precomputed costs, and shared features."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from scgenot.model._links import distances
+from scgenot.model._places import Data, PopulationSpec
+from scgenot.model._populations import Population
+
+Places = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class CostArrays:
+    """Arrays for the two sides of a coupling, and the shared features of both in a fused problem with some."""
+
+    source: Float[np.ndarray, "n dx"]
+    target: Float[np.ndarray, "m dy"]
+    shared: tuple[Float[np.ndarray, "n s"], Float[np.ndarray, "m s"]] | None = None
+
+
+def cost_arrays(
+    data: Data,
+    spec: PopulationSpec,
+    problem: str,
+    populations: tuple[Population, Population],
+    cells: Places,
+    train: Places,
+) -> CostArrays:
+    """Return what the coupling sees of some cells.
+
+    Parameters
+    ----------
+    data
+        Where the populations live.
+    spec
+        Where in it.
+    problem
+        Which problem is solved.
+    populations
+        Both populations.
+    cells
+        Places of the wanted cells in both populations.
+    train
+        Places of the coupled cells: precomputed costs are costs to these.
+    """
+    shared = None
+    if problem == "fused" and spec.source.shared_rep is not None:
+        shared = tuple(population.shared[some] for population, some in zip(populations, cells, strict=True))
+    coupled = [population.rows[some] for population, some in zip(populations, train, strict=True)]
+    # A linear problem has one matrix, between the populations; it was given for either.
+    joint = next((place for place in (spec.source, spec.target) if place.distances is not None), None)
+    arrays = []
+    for place, population, some, own in zip((spec.source, spec.target), populations, cells, coupled, strict=True):
+        if problem == "linear" and joint is not None:
+            # Costs to all coupled cells of both populations, source first.
+            arrays.append(distances(data, joint, population.rows[some], np.concatenate(coupled)))
+        elif place.distances is not None:
+            arrays.append(distances(data, place, population.rows[some], own))
+        else:
+            arrays.append(population.cells[some])
+    return CostArrays(arrays[0], arrays[1], shared)

@@ -1,0 +1,134 @@
+"""Where two populations live: in one AnnData, or in the modalities of a MuData."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable
+from typing import Any, TypeAlias
+
+from anndata import AnnData
+from mudata import MuData
+
+from scgenot._messages import did_you_mean
+
+Data: TypeAlias = AnnData | MuData
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one population lives.
+
+    Attributes
+    ----------
+    side
+        ``"source"`` or ``"target"``.
+    rep
+        Key of ``obsm``, or ``"X"``.
+    modality
+        Modality of a MuData, or ``None`` for an AnnData.
+    population_key, category
+        Column of ``obs`` and its category that tell these cells from others; ``None`` if all cells belong.
+    distances
+        Key of ``obsp`` with precomputed costs, or ``None``.
+    shared_rep
+        Key of ``obsm`` with features that both populations have, or ``None``.
+    weights_key, pairs_key
+        Columns of ``obs``, or ``None``.
+    """
+
+    side: str
+    rep: str
+    modality: str | None = None
+    population_key: str | None = None
+    category: Hashable | None = None
+    distances: str | None = None
+    shared_rep: str | None = None
+    weights_key: str | None = None
+    pairs_key: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What messages and results call the population."""
+        named = [str(part) for part in (self.modality, self.category) if part is not None]
+        return " ".join(named) or self.side
+
+    def cells(self, data: Data) -> AnnData:
+        """Return the AnnData that holds this population: `data`, or its modality.
+
+        Raises
+        ------
+        TypeError
+            If a MuData was given to a model of an AnnData, or `data` is neither.
+        KeyError
+            If the modality is absent; the message names the closest.
+        """
+        if isinstance(data, AnnData):
+            return data
+        if not isinstance(data, MuData):
+            raise TypeError(f"`adata` must be an AnnData or a MuData, got {type(data).__name__}. Read the file first.")
+        if self.modality is None:
+            raise TypeError(
+                f"this model was set up with an AnnData, got a MuData. Pass one of its modalities: {_listed(data.mod)}."
+            )
+        if self.modality not in data.mod:
+            raise KeyError(
+                f"`{self.side}_modality`={self.modality!r} is no modality of mdata."
+                f"{did_you_mean(self.modality, data.mod)} There are: {_listed(data.mod)}."
+            )
+        return data.mod[self.modality]
+
+    def name_of(self, slot: str) -> str:
+        """Return what the user calls a slot of the AnnData that holds this population."""
+        return f"adata.{slot}" if self.modality is None else f"mdata[{self.modality!r}].{slot}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PopulationSpec:
+    """Where both populations live."""
+
+    source: Place
+    target: Place
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, Any]) -> PopulationSpec:
+        """Read the arguments of ``setup_anndata`` or ``setup_mudata``, as they were given or saved."""
+        in_one_space = "source_modality" not in arguments
+        places = []
+        for side in ("source", "target"):
+            rep = arguments[f"{side}_rep"]
+            places.append(
+                Place(
+                    side,
+                    arguments["source_rep"] if rep is None and in_one_space else rep,
+                    modality=arguments.get(f"{side}_modality"),
+                    population_key=arguments.get("population_key"),
+                    category=arguments.get(side),
+                    distances=arguments.get(f"{side}_distances"),
+                    shared_rep=arguments.get("shared_rep"),
+                    weights_key=arguments.get("weights_key"),
+                    pairs_key=arguments.get("pairs_key"),
+                )
+            )
+        return cls(*places)
+
+    @property
+    def one_space(self) -> bool:
+        """Whether both populations have the same representation of the same features."""
+        return (self.source.modality, self.source.rep) == (self.target.modality, self.target.rep)
+
+
+def swapped_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of setup with source and target exchanged."""
+    spec = PopulationSpec.from_arguments(arguments)
+    whole = dict(arguments) | {"source_rep": spec.source.rep, "target_rep": spec.target.rep}
+    other = {"source": "target", "target": "source"}
+
+    def partner(name: str) -> str:
+        side, _, rest = name.partition("_")
+        return f"{other[side]}_{rest}".rstrip("_") if side in other else name
+
+    return {name: whole.get(partner(name)) for name in whole}
+
+
+def _listed(keys: Any) -> str:
+    return ", ".join(repr(str(key)) for key in keys) or "none"

@@ -1,0 +1,58 @@
+"""Which cells training sees, and which are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int
+
+from scgenot.model._populations import Population
+
+_FEWEST_TRAINING = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Places of training and held-out cells in their populations, ascending."""
+
+    source_train: Int[np.ndarray, " n"]
+    source_held: Int[np.ndarray, " k"]
+    target_train: Int[np.ndarray, " m"]
+    target_held: Int[np.ndarray, " l"]
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether cells of both populations are held out."""
+        return bool(len(self.source_held) and len(self.target_held))
+
+    def swapped(self) -> Split:
+        """Return the split seen from the other side."""
+        return Split(self.target_train, self.target_held, self.source_train, self.source_held)
+
+
+def split_cells(rng: np.random.Generator, source: Population, target: Population, share: float) -> Split:
+    """Hold out a share of each population at random; at least two cells are left for training.
+
+    A pair is known to training only if both partners are. So that few pairs are lost, partners of held-out source cells
+    are held out first, then cells without a partner.
+    """
+    source_train, source_held = _split(rng, len(source.rows), share)
+    priority = np.zeros(len(target.rows), int)
+    if source.pair_names is not None:
+        names = target.pair_names
+        partner_trains = names.isin(source.pair_names.iloc[source_train].dropna()) & names.notna()
+        partner_held = names.isin(source.pair_names.iloc[source_held].dropna()) & names.notna()
+        priority = np.select([partner_trains, partner_held], [2, 0], 1)
+    target_train, target_held = _split(rng, len(target.rows), share, priority)
+    return Split(source_train, source_held, target_train, target_held)
+
+
+def _split(
+    rng: np.random.Generator, n: int, share: float, priority: Int[np.ndarray, " n"] | None = None
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    held = min(int(round(share * n)), n - _FEWEST_TRAINING)
+    order = rng.permutation(n)
+    if priority is not None:
+        order = order[np.argsort(priority[order], kind="stable")]
+    return np.sort(order[held:]), np.sort(order[:held])

@@ -1,0 +1,118 @@
+"""Write which labels of the target cells source cells would have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scgenot._rng import RNG
+from scgenot.flow import ODEConfig
+from scgenot.tl._writing import spread, written_to
+
+if TYPE_CHECKING:
+    from scgenot.model import GENOT
+
+
+def transfer_labels(
+    adata: AnnData | MuData,
+    model: GENOT,
+    label_key: str,
+    *,
+    key_added: str = "genot_labels",
+    target: AnnData | MuData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    n_samples: int = 30,
+    n_neighbors: int = 5,
+    batch_size: int | None = None,
+    rng: RNG = 0,
+    ode: ODEConfig | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Transfer labels of target cells to source cells, with their probabilities, and write the result.
+
+    Each sample of a source cell asks its nearest target cells in the target representation; the probability of a label is
+    the mean over samples of its share among them.
+
+    Parameters
+    ----------
+    adata
+        Cells with the source representation; they need not be those of training. Of a MuData, the source modality is
+        written to.
+    model
+        A trained model.
+    label_key
+        Column of ``obs`` with labels of the target cells.
+    key_added
+        Where results go.
+    target
+        Where labelled target cells are; by default the data of `model`, or `adata` if it has none.
+    indices
+        Which cells, as rows or as a boolean mask; by default the source cells.
+    n_samples
+        Samples a cell.
+    n_neighbors
+        Target cells that each sample asks.
+    batch_size
+        Cells at once.
+    rng
+        Seed or generator.
+    ode
+        How the flow's equation is solved.
+    copy
+        Return a changed copy and leave `adata` as it is.
+
+    Returns
+    -------
+    ``None``, or the copy if `copy`. With ``key_added="genot_labels"``, and missing for other cells:
+
+    ``obsm["genot_labels"]``
+        Data frame of probabilities, one column a label.
+    ``obs["genot_labels"]``
+        The most probable label, categorical.
+    ``obs["genot_labels_entropy"]``
+        Entropy of the probabilities in nats: 0 where all samples agree, at most the logarithm of the number of labels.
+    ``uns["genot_labels"]["params"]``
+        What was done.
+
+    Raises
+    ------
+    RuntimeError, KeyError, ValueError
+        As :meth:`scgenot.GENOT.get_label_probabilities`; `adata` is left as it was.
+    """
+    from scgenot.model import label_entropy
+
+    source = model.source_adata(adata)
+    found = model.get_label_probabilities(
+        label_key,
+        adata,
+        target=target,
+        indices=indices,
+        n_samples=n_samples,
+        n_neighbors=n_neighbors,
+        batch_size=batch_size,
+        rng=rng,
+        ode=ode,
+    )
+    rows = model.source_rows(adata, indices=indices)
+    probabilities = found.to_numpy()
+    best = np.full(source.n_obs, -1)
+    best[rows] = probabilities.argmax(axis=1)
+    everywhere = pd.DataFrame(
+        spread(probabilities, rows, source.n_obs),
+        index=source.obs_names,
+        columns=[str(label) for label in found.columns],
+    )
+    entropy = spread(label_entropy(probabilities), rows, source.n_obs)
+    params = {"label_key": label_key, "n_samples": n_samples, "n_neighbors": n_neighbors}
+    # Everything has been computed; from here on nothing fails half-way.
+    whole, changed = written_to(adata, model, copy)
+    changed.obsm[key_added] = everywhere
+    changed.obs[key_added] = pd.Categorical.from_codes(best, categories=found.columns)
+    changed.obs[f"{key_added}_entropy"] = entropy
+    changed.uns[key_added] = {"params": model.describe() | params}
+    return whole if copy else None
