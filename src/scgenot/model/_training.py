@@ -89,7 +89,9 @@ class TrainingMixin:
         if max_epochs is not None and max_steps is not None:
             raise ValueError(f"give `max_epochs` or `max_steps`, not both (got {max_epochs!r} and {max_steps!r}).")
         if options.get("early_stopping") and not split.holds_out:
-            raise ValueError("`early_stopping` needs held-out cells, and there are none. Use, for example, `validation_size`=0.1.")
+            raise ValueError(
+                "`early_stopping` needs held-out cells, got `validation_size`=0 or nothing to hold out. Use, for example, 0.1."
+            )
         batch_size = options.get("batch_size", TrainConfig().batch_size)
         check_count("batch_size", batch_size)
         if max_epochs is not None:
