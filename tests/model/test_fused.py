@@ -69,7 +69,7 @@ def test_shared_features_must_be_the_same():
         build(mdata, setup={"shared_rep": "X_shared"})
 
 
-def test_held_out_cells_bring_their_shared_features(asked):
+def test_held_out_cells_bring_their_shared_features(asked, plain_calls):
     mdata = make_mdata()
     model = build(mdata, setup={"shared_rep": "X_shared"})
     source, target = model._populations()

@@ -260,8 +260,7 @@ def test_options_reach_the_coupling(mdata, asked):
 
 
 @pytest.mark.parametrize("one", [True, False], ids=["AnnData", "MuData"])
-def test_given_costs_are_those_of_the_training_cells(mdata, asked, monkeypatch, one):
-    monkeypatch.setattr(scgenot.coupling.CouplingConfig, "__post_init__", lambda self: None)
+def test_given_costs_are_those_of_the_training_cells(mdata, asked, one):
     if one:
         adata = as_one_anndata(mdata)
         GENOT.setup_anndata(
@@ -291,28 +290,30 @@ def test_given_costs_are_those_of_the_training_cells(mdata, asked, monkeypatch, 
     assert held.target_costs is None and held.shared is None
 
 
-def test_one_matrix_in_a_linear_problem(mdata, monkeypatch):
-    monkeypatch.setattr(scgenot.coupling.CouplingConfig, "__post_init__", lambda self: None)
+def test_one_matrix_in_a_linear_problem(mdata):
     adata = as_one_anndata(mdata)
-    adata.obsp["far"] = np.arange(110.0 * 110.0, dtype=np.float32).reshape(110, 110)
+    shared = adata.obsm["X_shared"]
+    adata.obsp["far"] = np.abs(shared - shared.T)
     setup = {"population_key": "assay", "source": "rna", "target": "atac", "source_rep": "X_shared"}
-    GENOT.setup_anndata(adata, **setup, source_distances="far")
-    model = GENOT(adata, flow_config=SMALL)
-    assert model._coupling_config.cost == "precomputed"
-    asked = []
-
-    def couple(key, source, target, **arguments):
-        asked.append(np.concatenate([source, target]))
-        return solve_coupling(key, adata.obsm["X_shared"][60:], adata.obsm["X_shared"][:60])
-
-    monkeypatch.setattr(_training, "solve_coupling", couple)
-    model.train(**FEW)
-    # Rows of the joint matrix, source cells first. It says nothing of other cells, so all cells are in it.
+    models = []
+    for distances, cost in ((None, "euclidean"), ("far", None)):
+        GENOT.setup_anndata(adata, **setup, source_distances=distances)
+        models.append(GENOT(adata, flow_config=SMALL, cost=cost))
+        models[-1].train(**FEW)
+    # In one dimension the matrix holds what the plain model computes.
+    assert "linear, global coupling, cost precomputed" in repr(models[1])
+    summaries = [model.coupling_summary().iloc[0] for model in models]
+    assert summaries[1]["objective"] == pytest.approx(summaries[0]["objective"], rel=1e-3)
+    assert np.isfinite(models[1].history["validation_loss"]).all(axis=None)
+    # Rows of the joint matrix, source cells first.
+    source, target = models[1]._populations()
+    every = np.arange(50), np.arange(60)
+    arrays = models[1]._cost_arrays(source, target, every, every)
     joint = np.concatenate([np.arange(60, 110), np.arange(60)])
-    np.testing.assert_array_equal(asked[0], adata.obsp["far"][np.ix_(joint, joint)])
-    assert len(model.validation_indices_) == 0
-    with pytest.raises(ValueError, match="`early_stopping` needs held-out cells"):
-        model.train(**FEW, early_stopping=True)
+    got = np.concatenate([arrays.source, arrays.target])
+    np.testing.assert_array_equal(got, adata.obsp["far"][np.ix_(joint, joint)])
+    other = models[1].reverse(**FEW)
+    assert other.sample(n_samples=1).shape == (60, 1, 1)
 
 
 def test_a_graph_of_neighbours_is_no_matrix_of_costs(mdata):

@@ -1,6 +1,7 @@
 """The model of the opposite direction: the same coupling, seen from the other side."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.conftest import BRIEF, SETUP, SMALL, assert_same, make_adata, snapshot
@@ -110,5 +111,5 @@ def test_a_cost_that_has_a_direction(ready):
     model = GENOT(ready, flow_config=SMALL, cost=uphill)
     model.train(**FEW)
     other = model.reverse(**FEW)
-    x, y = np.ones((2, 3), np.float32), np.arange(9.0, dtype=np.float32).reshape(3, 3)
+    x, y = jnp.ones((2, 3)), jnp.arange(9.0).reshape(3, 3)
     np.testing.assert_allclose(other._coupling_config.cost(y, x), ((y[:, None] - 2.0 * x[None]) ** 2).sum(-1))

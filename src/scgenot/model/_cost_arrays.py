@@ -16,10 +16,14 @@ Places = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]
 
 @dataclasses.dataclass(frozen=True)
 class CostArrays:
-    """Arrays for the two sides of a coupling, and the shared features of both in a fused problem with some."""
+    """Arrays for the two sides of a coupling, and the shared features of both in a fused problem with some.
+
+    ``given`` says which sides are rows of precomputed costs.
+    """
 
     source: Float[np.ndarray, "n dx"]
     target: Float[np.ndarray, "m dy"]
+    given: tuple[bool, bool]
     shared: tuple[Float[np.ndarray, "n s"], Float[np.ndarray, "m s"]] | None = None
 
 
@@ -52,15 +56,14 @@ def cost_arrays(
     if problem == "fused" and spec.source.shared_rep is not None:
         shared = tuple(population.shared[some] for population, some in zip(populations, cells, strict=True))
     coupled = [population.rows[some] for population, some in zip(populations, train, strict=True)]
-    # A linear problem has one matrix, between the populations; it was given for either.
-    joint = next((place for place in (spec.source, spec.target) if place.distances is not None), None)
-    arrays = []
-    for place, population, some, own in zip((spec.source, spec.target), populations, cells, coupled, strict=True):
-        if problem == "linear" and joint is not None:
-            # Costs to all coupled cells of both populations, source first.
-            arrays.append(distances(data, joint, population.rows[some], np.concatenate(coupled)))
-        elif place.distances is not None:
-            arrays.append(distances(data, place, population.rows[some], own))
-        else:
-            arrays.append(population.cells[some])
-    return CostArrays(arrays[0], arrays[1], shared)
+    places = spec.source, spec.target
+    given = [place.distances is not None for place in places]
+    if problem == "linear" and any(given):
+        # One matrix, given for either side: costs to all coupled cells of both populations, source first.
+        joint = places[given.index(True)]
+        places, given, coupled = (joint, joint), [True, True], 2 * [np.concatenate(coupled)]
+    arrays = [
+        distances(data, place, population.rows[some], own) if has else population.cells[some]
+        for place, has, population, some, own in zip(places, given, populations, cells, coupled, strict=True)
+    ]
+    return CostArrays(arrays[0], arrays[1], (given[0], given[1]), shared)

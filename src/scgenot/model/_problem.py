@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, TypeVar
 
 from scgenot._messages import did_you_mean, one_of
-from scgenot.costs import resolve_cost
+from scgenot.costs import Cost, resolve_cost
 from scgenot.coupling import CouplingConfig
 from scgenot.model._places import PopulationSpec
 
@@ -90,12 +90,11 @@ def with_given_costs(cost: Any, problem: str, spec: PopulationSpec) -> Any:
 
 def swapped_config(config: CouplingConfig, problem: str) -> CouplingConfig:
     """Return the config of the opposite direction."""
-    cost = config.cost
-    if isinstance(cost, tuple):
-        cost = cost[::-1]
-    elif problem == "linear" and cost is not None and not isinstance(cost, str):
-        cost = resolve_cost(cost).swapped()
-    return dataclasses.replace(config, cost=cost, tau_source=config.tau_target, tau_target=config.tau_source)
+    config = config.swapped()
+    # Between populations, only a named cost is known to be the same in both directions.
+    if problem == "linear" and isinstance(cost := resolve_cost(config.cost or _default_cost(problem)), Cost):
+        return config if cost.symmetric else dataclasses.replace(config, cost=cost.swapped())
+    return config
 
 
 def cost_name(cost: Any) -> str:

@@ -18,7 +18,7 @@ from scgenot.flow import GENOTSolver, HeldOut, TrainConfig
 from scgenot.model._cost_arrays import CostArrays, cost_arrays
 from scgenot.model._links import known_pairs
 from scgenot.model._populations import Population, read_population
-from scgenot.model._problem import GIVEN, with_options
+from scgenot.model._problem import with_options
 from scgenot.model._split import Split, split_cells
 
 
@@ -52,8 +52,7 @@ class TrainingMixin:
             Pairs of cells a step. Not bounded by the number of cells: each pair has noise and a time of its own.
         validation_size
             Share of the cells of each population that is held out, in [0, 1). Known partners are held out together as
-            far as possible. A linear problem with precomputed costs says nothing of cells outside its matrix: nothing
-            is held out.
+            far as possible.
         early_stopping
             Stop when the validation loss has not improved for `patience` checks, and keep the best weights.
         learning_rate
@@ -73,8 +72,6 @@ class TrainingMixin:
         source, target = self._populations()
         if not 0 <= validation_size < 1:
             raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
-        if self._problem == "linear" and self._coupling_config.cost == GIVEN:
-            validation_size = 0.0
         split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
         split_rng = np.random.default_rng(np.asarray(jax.random.key_data(split_key)))
         split = split_cells(split_rng, source, target, validation_size)
@@ -89,9 +86,7 @@ class TrainingMixin:
         if max_epochs is not None and max_steps is not None:
             raise ValueError(f"give `max_epochs` or `max_steps`, not both (got {max_epochs!r} and {max_steps!r}).")
         if options.get("early_stopping") and not split.holds_out:
-            raise ValueError(
-                "`early_stopping` needs held-out cells, got `validation_size`=0 or nothing to hold out. Use, for example, 0.1."
-            )
+            raise ValueError("`early_stopping` needs held-out cells, got `validation_size`=0. Use, for example, 0.1.")
         batch_size = options.get("batch_size", TrainConfig().batch_size)
         check_count("batch_size", batch_size)
         if max_epochs is not None:
@@ -209,8 +204,8 @@ class TrainingMixin:
         return HeldOut(
             source.cells[split.source_held],
             target.cells[split.target_held],
-            source_costs=None if self._spec.source.distances is None else arrays.source,
-            target_costs=None if self._spec.target.distances is None else arrays.target,
+            source_costs=arrays.source if arrays.given[0] else None,
+            target_costs=arrays.target if arrays.given[1] else None,
             shared=arrays.shared,
         )
 
