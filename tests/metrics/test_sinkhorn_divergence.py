@@ -1,12 +1,13 @@
 """Sinkhorn divergence: against POT's plans with the objective written out."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import ot
 import pytest
 
-from scgenot.metrics import _sinkhorn, sinkhorn_divergence, wasserstein
+from scgenot.metrics import _sinkhorn, _sinkhorn_blocks, sinkhorn_divergence, wasserstein
 
 
 def by_pot(x, y, fraction):
@@ -68,5 +69,31 @@ def test_bad_input_is_refused(samples):
     for epsilon in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="`epsilon` must be a positive fraction of the mean cost, got"):
             sinkhorn_divergence(*samples, epsilon=epsilon)
-    with pytest.raises(ValueError, match="at most 8192 rows each, got 8193 and 1"):
-        sinkhorn_divergence(np.zeros((8193, 1)), np.zeros((1, 1)))
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+    """Samples of any size count as large, and a block holds a few rows of costs."""
+    monkeypatch.setattr(_sinkhorn, "MAX_ROWS", 10)
+    monkeypatch.setattr(_sinkhorn, "blocked_divergence", partial(_sinkhorn.blocked_divergence, entries=7 * 45))
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.5])
+def test_blocks_give_pots_value(samples, fraction, in_blocks):
+    assert sinkhorn_divergence(*samples, epsilon=fraction) == pytest.approx(by_pot(*samples, fraction), rel=1e-3)
+    x, _ = samples
+    assert sinkhorn_divergence(x, x[::-1], epsilon=fraction) == pytest.approx(0, abs=1e-4)
+
+
+def test_blocks_say_when_they_did_not_converge(samples, in_blocks, monkeypatch):
+    monkeypatch.setattr(_sinkhorn, "_MAX_ITERATIONS", 10)
+    with pytest.warns(RuntimeWarning, match="did not converge within 10 iterations"):
+        sinkhorn_divergence(*samples, epsilon=0.001)
+
+
+def test_no_array_of_costs_is_larger_than_a_block():
+    n, m, entries = 600, 500, 5000
+    arguments = np.zeros((n, 2), np.float32), np.zeros((m, 2), np.float32), np.float32(0.1)
+    for function, points in ((_sinkhorn_blocks._across, arguments), (_sinkhorn_blocks._within, arguments[::2])):
+        compiled = function.lower(*points, max_iterations=5, entries=entries).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < 20 * entries * 4 < n * m * 4

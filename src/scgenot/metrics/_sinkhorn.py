@@ -1,4 +1,4 @@
-"""Sinkhorn divergence between two samples, by OTT."""
+"""Sinkhorn divergence between two samples: by OTT, or block by block where costs would not fit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ott.geometry import pointcloud
 from ott.tools import sinkhorn_divergence as ott_divergence
 
 from scgenot.metrics._checks import as_point_pair
+from scgenot.metrics._sinkhorn_blocks import blocked_divergence
 
-MAX_ROWS = 8192  # OTT holds a few float32 matrices of this size squared: about 1 GB
+MAX_ROWS = 4096  # OTT holds a few float32 matrices of this size squared: about 250 MB
 _MAX_ITERATIONS = 5000
 
 
@@ -31,7 +32,8 @@ def sinkhorn_divergence(
     Parameters
     ----------
     x, y
-        Samples, shapes (n, d) and (m, d), at most 8192 rows each. Each new pair of shapes is compiled once.
+        Samples, shapes (n, d) and (m, d). Each new pair of shapes is compiled once. Above 4096 rows costs are never
+        held, but computed anew in blocks, which takes time in proportion to the product of the two numbers of rows.
     epsilon
         The regularisation as a fraction of the mean cost between x and y; so it does not depend on units.
 
@@ -42,7 +44,7 @@ def sinkhorn_divergence(
     Raises
     ------
     ValueError
-        If a sample is not a finite matrix, the widths differ, ``epsilon`` is not positive, or a sample is too large.
+        If a sample is not a finite matrix, the widths differ, or ``epsilon`` is not positive.
 
     Warns
     -----
@@ -59,11 +61,6 @@ def sinkhorn_divergence(
             "Use 0.05, or `wasserstein` for 0."
         )
     x, y = as_point_pair(x, y)
-    if max(len(x), len(y)) > MAX_ROWS:
-        raise ValueError(
-            f"`x` and `y` must have at most {MAX_ROWS} rows each, got {len(x)} and {len(y)}: the costs are held in "
-            "memory. Subsample them, or use `energy_distance`, which has no limit."
-        )
     # Centred and scaled to a mean cost of 1: OTT expands |x - y|^2 in float32 and would lose small costs far from 0.
     centre = 0.5 * (x.mean(axis=0) + y.mean(axis=0))
     x, y = x - centre, y - centre
@@ -71,7 +68,11 @@ def sinkhorn_divergence(
     if mean_cost <= 0.0:
         return 0.0
     scale = np.sqrt(mean_cost)
-    value, converged = _divergence(jnp.asarray(x / scale), jnp.asarray(y / scale), jnp.asarray(epsilon, jnp.float32))
+    x, y, strength = (jnp.asarray(value, jnp.float32) for value in (x / scale, y / scale, epsilon))
+    if max(len(x), len(y)) > MAX_ROWS:
+        value, converged = blocked_divergence(x, y, strength, _MAX_ITERATIONS)
+    else:
+        value, converged = _divergence(x, y, strength)
     if not bool(converged):
         warnings.warn(
             f"Sinkhorn did not converge within {_MAX_ITERATIONS} iterations at `epsilon`={epsilon}; the divergence is "

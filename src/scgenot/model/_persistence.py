@@ -187,9 +187,10 @@ def _check_width(rep: str, which: str, got: int, expected: int) -> None:
 
 
 def _has_both(data: Data, spec: PopulationSpec) -> bool:
-    if spec.target.modality is not None and not isinstance(data, MuData):
+    # A MuData for a model of an AnnData, or the other way round, is at most a place of source cells.
+    if isinstance(data, MuData) != (spec.target.modality is not None):
         return False
-    return isinstance(data, MuData) <= (spec.source.modality is not None) and _has(data, spec.target)
+    return _has(data, spec.target)
 
 
 def _has(data: Data, place: Place) -> bool:

@@ -43,8 +43,13 @@ def embedding(adata: AnnData, basis: str) -> Float[np.ndarray, "n 2"]:
 
 
 def population_mask(adata: AnnData, params: dict[str, Any], side: str) -> Bool[np.ndarray, " n"]:
-    """Return which cells belong to a population; none where `adata` has no such column."""
-    key = params["population_key"]
+    """Return which cells belong to a population; none where `adata` has no such column.
+
+    Between modalities no column tells populations apart: results stand with the source cells.
+    """
+    key = params.get("population_key")
+    if key is None:
+        return np.full(adata.n_obs, side == "source")
     if key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=bool)
     return (adata.obs[key].astype(str) == params[side]).to_numpy()
