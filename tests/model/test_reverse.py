@@ -31,10 +31,10 @@ def test_the_plan_is_the_same(both):
     n, m = len(there.source_marginal), len(there.target_marginal)
     plans = []
     for coupling, size in ((there, (n, m)), (back, (m, n))):
-        drawn = np.asarray(coupling.conditional(jax.random.key(0), np.arange(size[0]), 20_000))
+        drawn = np.asarray(coupling.conditional(jax.random.key(0), np.arange(size[0]), 5000))
         rows = np.stack([np.bincount(row, minlength=size[1]) for row in drawn]) / drawn.shape[1]
         plans.append(rows * np.asarray(coupling.source_marginal)[:, None])
-    np.testing.assert_allclose(plans[0], plans[1].T, atol=3e-4)
+    np.testing.assert_allclose(plans[0], plans[1].T, atol=4e-4)
 
 
 def test_direction_taus_and_held_out_cells(both):
