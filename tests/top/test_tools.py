@@ -22,11 +22,12 @@ def test_transport_writes_mean_uncertainty_and_parameters(trained):
     assert np.isnan(adata.obsm["genot"][~control]).all()
     assert np.isnan(adata.obsm["genot_samples"][~control]).all()
     assert adata.obs.loc[~control, ["genot_uncertainty", "genot_variance"]].isna().all(axis=None)
+    assert (adata.obs.loc[control, "genot_growth"] == 1.0).all()
     params = adata.uns["genot"]["params"]
     assert (params["source"], params["target"], params["n_samples"]) == ("control", "stimulated", 7)
     for key in ("genot", "genot_samples"):
         del adata.obsm[key]
-    adata.obs = adata.obs.drop(columns=["genot_uncertainty", "genot_variance"])
+    adata.obs = adata.obs.drop(columns=["genot_uncertainty", "genot_variance", "genot_growth"])
     del adata.uns["genot"]
     assert_same(adata, before)
 

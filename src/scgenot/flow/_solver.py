@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -19,36 +19,9 @@ from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
 from scgenot.flow._rescaling import POPULATIONS, empty_rescaling, evaluate_growth, fit_rescalings, growth_of_kind
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import TrainResult, ValidationSet, train_velocity
-from scgenot.flow._validation import held_out_divergence
+from scgenot.flow._trainer import TrainResult, train_velocity
+from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import VelocityField
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOut:
-    """Cells of both populations that training does not see.
-
-    Attributes
-    ----------
-    source, target
-        In the user's units.
-    source_costs, target_costs
-        What the coupling sees of them where it does not see these features, such as their costs to the coupled cells.
-    shared
-        Features of both in a space that they share, in fused problems with one.
-    """
-
-    source: Float[np.ndarray, "n dx"]
-    target: Float[np.ndarray, "m dy"]
-    source_costs: Float[np.ndarray, "n kx"] | None = None
-    target_costs: Float[np.ndarray, "m ky"] | None = None
-    shared: tuple[Float[np.ndarray, "n s"], Float[np.ndarray, "m s"]] | None = None
-
-    def coupled_by(self, coupling: Coupling) -> Coupling:
-        """Return the coupling between these cells that a solved one implies."""
-        source = self.source if self.source_costs is None else self.source_costs
-        target = self.target if self.target_costs is None else self.target_costs
-        return coupling.extend(source, target, **({} if self.shared is None else {"shared": self.shared}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +107,7 @@ class GENOTSolver:
         solver = cls(source.shape[1], target.shape[1], flow_config, marginal_kinds=coupling.marginal_kinds)
         rngs = nnx.Rngs(params=init_key)
         graphdef, params = nnx.split(VelocityField(solver.source_dim, solver.target_dim, flow_config, rngs=rngs))
-        validation, metrics = solver._validation(
-            validation_key, graphdef, coupling, source_units, target_units, held_out
-        )
+        validation, metrics = validate_on(validation_key, graphdef, coupling, (source_units, target_units), held_out)
         cells = source_units.forward(jnp.asarray(source)), target_units.forward(jnp.asarray(target))
         # First, so that an interrupted training leaves it, too.
         rescaling = fit_rescalings(growth_key, coupling, cells, flow_config.rescaling)
@@ -278,26 +249,3 @@ class GENOTSolver:
     def _abstract(self) -> VelocityField:
         build = lambda: VelocityField(self.source_dim, self.target_dim, self.config, rngs=nnx.Rngs(0))
         return nnx.eval_shape(build)
-
-    def _validation(
-        self,
-        key: jax.Array,
-        graphdef: nnx.GraphDef,
-        coupling: Coupling,
-        source_units: Standardizer,
-        target_units: Standardizer,
-        held_out: HeldOut | None,
-    ) -> tuple[ValidationSet | None, Callable[[Any], dict[str, float]] | None]:
-        if held_out is None:
-            return None, None
-        pair_key, sample_key = jax.random.split(key)
-        between = held_out.coupled_by(coupling)
-        source = source_units.forward(jnp.asarray(held_out.source, jnp.float32))
-        target = target_units.forward(jnp.asarray(held_out.target, jnp.float32))
-        pairs = ValidationSet.draw(pair_key, between, source, target)
-
-        def metrics(params: Any) -> dict[str, float]:
-            weights = FlowWeights(params, source_units, target_units)
-            return held_out_divergence(graphdef, weights, sample_key, held_out.source, held_out.target)
-
-        return pairs, metrics

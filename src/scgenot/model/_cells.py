@@ -62,11 +62,16 @@ class CellsMixin:
         return adata
 
     def _source_cells(self, adata: Data | None, indices: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and representation of the cells that are asked for."""
+        """Return rows and representation of the source cells that are asked for."""
+        return self._cells_of("source", adata, indices)
+
+    def _cells_of(self, population: str, adata: Data | None, indices: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and representation of the cells that are asked for, seen as cells of a population."""
         self._check_if_trained(
             warn=False, message="this model is not trained: it has nothing to sample from. Call `model.train()` first."
         )
-        data, place = self._some_data(adata), self._spec.source
+        data, place = self._some_data(adata), getattr(self._spec, population)
+        width = getattr(self._solver, f"{population}_dim")
         adata = place.cells(data)
         rows = select_rows(data, place, indices)
         if len(rows) == 0:
@@ -74,13 +79,13 @@ class CellsMixin:
                 f"no cells to map: {place.name_of('obs')}[{place.population_key!r}] has no cell {place.category!r}. "
                 "Name the cells with `indices`."
             )
-        cells = read_representation(adata, place.rep, rows, "source_rep", place)
-        if cells.shape[1] != self._solver.source_dim:
+        cells = read_representation(adata, place.rep, rows, f"{population}_rep", place)
+        if cells.shape[1] != width:
             raise ValueError(
-                f"the model was trained with {self._solver.source_dim} features in {place.rep!r}, this adata has "
+                f"the model was trained with {width} features in {place.rep!r}, this adata has "
                 f"{cells.shape[1]}. Compute the representation as for the training data, on the same features."
             )
-        if place.rep == "X":
+        if place.rep == "X" and population == "source":
             self._check_var_names(adata)
         return rows, cells
 

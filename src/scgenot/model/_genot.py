@@ -12,6 +12,7 @@ from scgenot._messages import one_of
 from scgenot.coupling import CouplingConfig, available_couplings
 from scgenot.flow import FlowConfig, GENOTSolver
 from scgenot.model._cells import CellsMixin
+from scgenot.model._growth import GrowthMixin
 from scgenot.model._labels import LabelsMixin
 from scgenot.model._persistence import PersistenceMixin
 from scgenot.model._places import Data, PopulationSpec
@@ -25,7 +26,15 @@ from scgenot.model._training import TrainingMixin
 
 
 class GENOT(
-    SetupMixin, TrainingMixin, ReverseMixin, LabelsMixin, QueriesMixin, CellsMixin, PersistenceMixin, BaseModelClass
+    SetupMixin,
+    TrainingMixin,
+    ReverseMixin,
+    LabelsMixin,
+    GrowthMixin,
+    QueriesMixin,
+    CellsMixin,
+    PersistenceMixin,
+    BaseModelClass,
 ):
     """Generative entropic neural optimal transport between two populations of cells.
 

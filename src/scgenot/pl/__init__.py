@@ -1,8 +1,10 @@
 """Plots in the manner of scanpy."""
 
+from scgenot.pl._growth import growth
 from scgenot.pl._history import history
 from scgenot.pl._tau_scan import tau_scan
+from scgenot.pl._transitions import transitions
 from scgenot.pl._transport import transport
 from scgenot.pl._uncertainty import uncertainty
 
-__all__ = ["history", "tau_scan", "transport", "uncertainty"]
+__all__ = ["growth", "history", "tau_scan", "transitions", "transport", "uncertainty"]

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.neighbors import NearestNeighbors
@@ -90,6 +90,22 @@ def bare(ax: Axes, basis: str, title: str) -> None:
     """Dress axes that show an embedding: coordinates of an embedding mean nothing, so no ticks."""
     name = basis.removeprefix("X_").upper()
     ax.set(xticks=[], yticks=[], xlabel=f"{name} 1", ylabel=f"{name} 2", title=title)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def group_boxes(ax: Axes, values: Float[np.ndarray, " n"], groups: Shaped[np.ndarray, " n"], label: str) -> None:
+    """Draw a box for each group, in the order of their medians."""
+    by_group = {name: values[groups == name] for name in np.unique(groups)}
+    order = sorted(by_group, key=lambda name: np.median(by_group[name]))
+    names = [f"{name} ({len(by_group[name])})" for name in order]
+    drawn = ax.boxplot(
+        [by_group[name] for name in order], orientation="horizontal", showfliers=False, patch_artist=True, widths=0.6
+    )
+    for box, line in zip(drawn["boxes"], drawn["medians"], strict=True):
+        box.set(facecolor=SOURCE_COLOR, alpha=0.6, edgecolor="none")
+        line.set_color("black")
+    ax.set_yticks(np.arange(1, len(order) + 1), names)
+    ax.set(xlabel=label, title="by group (cells)")
     ax.spines[["top", "right"]].set_visible(False)
 
 

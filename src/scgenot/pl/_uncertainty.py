@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from scgenot._messages import did_you_mean, one_of
-from scgenot.pl._common import GREY, SOURCE_COLOR, bare, embedding, finish, new_axes, result_params
+from scgenot.pl._common import GREY, bare, embedding, finish, group_boxes, new_axes, result_params
 
 _LABELS = {"uncertainty": "uncertainty (cos-var)", "variance": "variance of the samples"}
 
@@ -99,20 +99,5 @@ def uncertainty(
     bare(ax, basis, f"{params['source']} → {params['target']}")
     if boxes is None:
         return finish(ax.figure, ax, show, save)
-    _box_plot(boxes, values[moved], adata.obs[groupby].iloc[moved].astype(str).to_numpy(), _LABELS[value])
+    group_boxes(boxes, values[moved], adata.obs[groupby].iloc[moved].astype(str).to_numpy(), _LABELS[value])
     return finish(ax.figure, [ax, boxes], show, save)
-
-
-def _box_plot(ax: Axes, values: np.ndarray, groups: np.ndarray, label: str) -> None:
-    by_group = {name: values[groups == name] for name in np.unique(groups)}
-    order = sorted(by_group, key=lambda name: np.median(by_group[name]))
-    names = [f"{name} ({len(by_group[name])})" for name in order]
-    drawn = ax.boxplot(
-        [by_group[name] for name in order], orientation="horizontal", showfliers=False, patch_artist=True, widths=0.6
-    )
-    for box, line in zip(drawn["boxes"], drawn["medians"], strict=True):
-        box.set(facecolor=SOURCE_COLOR, alpha=0.6, edgecolor="none")
-        line.set_color("black")
-    ax.set_yticks(np.arange(1, len(order) + 1), names)
-    ax.set(xlabel=label, title="by group (cells)")
-    ax.spines[["top", "right"]].set_visible(False)

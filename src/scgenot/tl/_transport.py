@@ -71,6 +71,9 @@ def transport(
         Variance over samples of the cosine between a sample and the mean sample.
     ``obs["genot_variance"]``
         Variance of the samples, summed over features.
+    ``obs["genot_growth"]``
+        Mass that a cell sends per unit of prior mass, where a marginal was relaxed: 1 is kept, near 0 has no counterpart,
+        all 1 in a balanced problem. Left out for minibatch couplings, which do not tell.
     ``uns["genot"]["params"]``
         What was done.
 
@@ -89,6 +92,7 @@ def transport(
         displacement=displacement,
         keep_samples=store_samples,
     )
+    growth = model.get_growth(adata, indices=indices) if model.knows_growth() else None
     # Everything has been computed; from here on nothing fails half-way.
     whole, changed = written_to(adata, model, copy)
     n_obs = changed.n_obs
@@ -97,5 +101,7 @@ def transport(
         changed.obsm[f"{key_added}_samples"] = spread(found.samples, found.rows, n_obs)
     changed.obs[f"{key_added}_uncertainty"] = spread(found.cos_var, found.rows, n_obs)
     changed.obs[f"{key_added}_variance"] = spread(found.variance, found.rows, n_obs)
+    if growth is not None:
+        changed.obs[f"{key_added}_growth"] = spread(growth, found.rows, n_obs)
     changed.uns[key_added] = {"params": model.describe() | {"n_samples": n_samples, "displacement": displacement}}
     return whole if copy else None

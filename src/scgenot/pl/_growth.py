@@ -1,0 +1,102 @@
+"""Growth of source cells on an embedding and by group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+
+from scgenot._messages import did_you_mean
+from scgenot.pl._common import GREY, bare, embedding, finish, group_boxes, new_axes, result_params
+
+_LABEL = "growth (log2)"
+
+
+def growth(
+    adata: AnnData,
+    *,
+    basis: str = "X_umap",
+    key: str = "genot",
+    groupby: str | None = None,
+    size: float | None = None,
+    cmap: str = "RdBu_r",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes | list[Axes] | None:
+    """Draw how much mass source cells send, on an embedding and, if wanted, by group: the logarithm of growth, 0 is kept.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scgenot.tl.transport` by a model with relaxed marginals.
+    basis
+        Key of ``adata.obsm``, with or without ``X_``.
+    key
+        The `key_added` of the result.
+    groupby
+        Column of ``adata.obs``: adds a box plot by group, from the most shrinking to the most growing one.
+    size
+        Area of the points.
+    cmap
+        Colour map, diverging.
+    ax
+        Axes to draw the embedding on; not with `groupby`.
+    show
+        Whether to show the figure.
+    save
+        Path to write the figure to.
+
+    Returns
+    -------
+    The axes (two with `groupby`), or ``None`` if shown.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, embedding or column.
+    ValueError
+        If both `ax` and `groupby` are given.
+    """
+    if groupby is not None and ax is not None:
+        raise ValueError("`groupby` draws two panels on a figure of its own; leave `ax` out.")
+    if groupby is not None and groupby not in adata.obs:
+        raise KeyError(f"`groupby`={groupby!r} is no column of adata.obs.{did_you_mean(groupby, adata.obs.columns)}")
+    params = result_params(adata, key)
+    if f"{key}_growth" not in adata.obs:
+        raise KeyError(
+            f"`key`={key!r}: this result has no growth, since minibatch couplings do not tell it. "
+            "Train with coupling='global'."
+        )
+    coordinates = embedding(adata, basis)
+    values = np.log2(np.maximum(adata.obs[f"{key}_growth"].to_numpy(dtype=np.float64), 1e-6))
+    moved = np.flatnonzero(~np.isnan(values))
+    moved = moved[np.argsort(np.abs(values[moved]))]
+    boxes = None
+    if groupby is None:
+        ax = new_axes(ax)
+    else:
+        _, (ax, boxes) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1.25, 1))
+    size = size or float(np.clip(12000 / adata.n_obs, 1, 18))
+    ax.scatter(*coordinates.T, s=size, color=GREY, linewidths=0, rasterized=True)
+    reach = max(float(np.quantile(np.abs(values[moved]), 0.98)), 0.1)
+    points = ax.scatter(
+        *coordinates[moved].T,
+        c=values[moved],
+        s=1.4 * size,
+        cmap=cmap,
+        norm=TwoSlopeNorm(0.0, -reach, reach),
+        linewidths=0,
+        rasterized=True,
+    )
+    ax.figure.colorbar(points, ax=ax, shrink=0.7, label=_LABEL)
+    bare(ax, basis, f"{params['source']} → {params['target']}")
+    if boxes is None:
+        return finish(ax.figure, ax, show, save)
+    group_boxes(boxes, values[moved], adata.obs[groupby].iloc[moved].astype(str).to_numpy(), _LABEL)
+    boxes.axvline(0.0, color="black", linewidth=0.6, linestyle=":")
+    return finish(ax.figure, [ax, boxes], show, save)
