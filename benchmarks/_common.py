@@ -38,13 +38,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     return found
 
 
-def report(table: pd.DataFrame, title: str, as_json: bool) -> None:
-    """Print a table."""
+def report(table: pd.DataFrame, title: str, as_json: bool, digits: int | None = None) -> None:
+    """Print a table, with three decimals or with so many significant `digits`."""
     if as_json:
         print(json.dumps({"title": title, "rows": table.reset_index().to_dict("records")}, default=float))
         return
     with pd.option_context("display.width", 250, "display.max_columns", 50):
-        print(f"\n{title}\n{table.to_string(float_format=lambda value: f'{value:.3f}')}", flush=True)
+        form = ".3f" if digits is None else f".{digits}g"
+        print(f"\n{title}\n{table.to_string(float_format=lambda value: format(value, form))}", flush=True)
 
 
 def peak_memory_gib() -> float:
