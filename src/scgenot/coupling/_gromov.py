@@ -76,15 +76,17 @@ def _start(problem: QuadraticProblem, plan: Float[Array, "n m"]) -> QuadraticSta
 
 def polish(problem: QuadraticProblem, state: QuadraticState, max_iterations: int) -> tuple[QuadraticState, int, bool]:
     """Repeat at epsilon until the plan stands still; return the state, the repeats, and whether it did."""
-    step, before = _step(problem), float("inf")
+    step, change, value = _step(problem), float("inf"), float("inf")
     balanced = step == 1.0
     for iteration in range(1, max_iterations + 1):
         state = _stage(problem, state, 1.0, 1.0, _TIGHT, _MANY_ROUNDS, step)
         if float(state.change) < _PLAN_CHANGE and float(state.violation) < _PLAN_CHANGE:
             return state, iteration, True
         if not balanced:
-            step = max(0.7 * step, _SMALLEST_STEP) if float(state.change) > before else min(1.15 * step, 1.0)
-        before = float(state.change)
+            # On the way from a saddle to an optimum plans change more and more, while the objective falls: no swing.
+            swings = float(state.change) > change and float(state.objective) >= value
+            step = max(0.7 * step, _SMALLEST_STEP) if swings else min(1.15 * step, 1.0)
+        change, value = float(state.change), float(state.objective)
     return state, max_iterations, False
 
 
