@@ -152,3 +152,18 @@ def test_graphs_in_pieces(problem):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         solve_coupling(KEY, *arcs(N, M), problem=problem, config=dataclasses.replace(GEODESIC, epsilon=0.05))
+
+
+def test_effective_targets_come_from_the_costs_that_were_solved():
+    """Features keep few directions of the path lengths; at a small epsilon what they leave out counts for much."""
+    source, target = arcs(300, 200)
+    rng = np.random.default_rng(5)
+    cells = [one + 0.3 * rng.normal(size=one.shape) for one in (source, target)]
+    config = CouplingConfig(cost="geodesic", epsilon=5e-4, max_iterations=200, n_draws=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a small epsilon may need more iterations
+        found = solve_coupling(KEY, *cells, config=config)
+    rows = plan_of(found)
+    rows /= rows.sum(axis=1, keepdims=True)
+    entropy = -np.sum(rows * np.log(np.maximum(rows, 1e-300)), axis=1)
+    assert found.diagnostics.effective_targets == pytest.approx(np.exp(entropy.mean()), rel=0.05)

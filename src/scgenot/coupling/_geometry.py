@@ -145,7 +145,9 @@ def draw_rows(
 
 @jax.jit
 def pair_costs(geometry: Geometry, source: Int[Array, "k r"], target: Int[Array, "k r"]) -> Float[Array, "k r"]:
-    """Return costs over epsilon of single pairs."""
+    """Return costs over epsilon of single pairs, stored ones where they are: features may only come close to these."""
+    if geometry.matrix is not None:
+        return geometry.inverse * geometry.matrix[source, target]
     one = jax.vmap(lambda i, j: geometry.cost(geometry.x[i][None], geometry.y[j][None])[0, 0])
     return geometry.inverse * jax.vmap(one)(source, target)
 
