@@ -14,14 +14,15 @@ from benchmarks.couplings._common import Tables, against_bars, dense_plan, table
 from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.datasets import swiss_roll_spiral
 
-COSTS = ("geodesic", "euclidean")
+# Euclidean distances are shown for contrast, on so many seeds.
+_CONTRASTS = 3
 
 
 def swissroll(seeds: int, n: int = 1000) -> Tables:
     """Swiss roll to spiral: rank correlation between the arc length of a cell and that which it is sent to."""
     rows = {}
-    for cost in COSTS:
-        for seed in range(seeds):
+    for cost, count in (("geodesic", seeds), ("euclidean", min(seeds, _CONTRASTS))):
+        for seed in range(count):
             roll = swiss_roll_spiral(n, seed)
             started = time.perf_counter()
             config = CouplingConfig(cost=cost)
@@ -47,7 +48,7 @@ def swissroll(seeds: int, n: int = 1000) -> Tables:
 
 # Of both costs that are distances, and squared Euclidean, the default of linear problems.
 LARRY_COSTS = ("geodesic", "euclidean", "sqeuclidean")
-LARRY_EPSILONS = (0.05, 0.005, 0.0005)
+LARRY_EPSILONS = (0.05, 0.005)
 
 
 def larry() -> Tables:
@@ -72,9 +73,10 @@ def larry() -> Tables:
             summary = found.diagnostics
             row |= {"effective targets": summary.effective_targets, "converged": float(summary.converged)}
             rows[cost, epsilon] = row
-    share = "within the clone, %"
     claims = [
-        (f"{share}, geodesic - euclidean, epsilon {epsilon:g}", _gain(rows, share, epsilon), ">=", 0.0)
+        (f"{share}: geodesic less {other}, epsilon {epsilon:g}", _gain(rows, share, other, epsilon), ">=", 0.0)
+        for share in ("on the clone's fates, %", "overlap of fates, %", "within the clone, %")
+        for other in LARRY_COSTS[1:]
         for epsilon in LARRY_EPSILONS
     ]
     title = f"LARRY d4 ({len(early)} cells) to d6 ({len(late)}), {scored.sum()} cells of shared clones"
@@ -84,8 +86,8 @@ def larry() -> Tables:
     }
 
 
-def _gain(rows: dict, column: str, epsilon: float) -> float:
-    return rows["geodesic", epsilon][column] - rows["euclidean", epsilon][column]
+def _gain(rows: dict, column: str, other: str, epsilon: float) -> float:
+    return rows["geodesic", epsilon][column] - rows[other, epsilon][column]
 
 
 def _shares(plan, same, scored, one_hot, fates) -> dict[str, float]:
