@@ -11,8 +11,9 @@ def plan_of(coupling):
         + np.asarray(found.v)[None, :]
         - float(geometry.inverse) * np.asarray(geometry.stored().matrix)
     )
-    logs = logs.astype(np.float64)
-    return np.asarray(coupling.a)[:, None] * np.asarray(coupling.b)[None, :] * np.exp(logs)
+    weights = np.asarray(coupling.a, np.float64)[:, None] * np.asarray(coupling.b, np.float64)[None, :]
+    # Cells without weight have no mass, whatever potential they have.
+    return weights * np.exp(np.where(weights > 0, logs.astype(np.float64), -np.inf))
 
 
 def brute_force_cost(x_costs, y_costs, plan):

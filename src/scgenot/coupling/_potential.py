@@ -47,7 +47,7 @@ class PotentialCoupling(Coupling):
         """Mass that each source cell sends, ``P 1``."""
         if self.config.tau_source == 1.0:
             return self.a
-        return self.a * jnp.exp(self.potentials.u + soft_min_rows(self.geometry, self._row_weights))
+        return _masses(self.a, self.potentials.u + soft_min_rows(self.geometry, self._row_weights))
 
     @cached_property
     def target_marginal(self) -> Float[Array, " m"]:
@@ -55,7 +55,7 @@ class PotentialCoupling(Coupling):
         if self.config.tau_target == 1.0 and self.config.tau_source == 1.0:
             return self.b
         column_weights = self.potentials.u + jnp.log(self.a)
-        return self.b * jnp.exp(self.potentials.v + soft_min_rows(self.geometry.T, column_weights))
+        return _masses(self.b, self.potentials.v + soft_min_rows(self.geometry.T, column_weights))
 
     @property
     def marginal_kinds(self) -> tuple[MarginalKind, MarginalKind]:
@@ -181,7 +181,13 @@ class PotentialCoupling(Coupling):
         )
         log_total = soft_min_rows(some, self._row_weights)[:, None]
         log_p = self._row_weights[drawn] - pair_costs(self.geometry, sources, drawn) - log_total
-        return float(jnp.exp(-jnp.mean(log_p)))
+        # Rounding, at a tiny epsilon, must not spread mass over more cells than there are.
+        return float(jnp.clip(jnp.exp(-jnp.mean(log_p)), 1.0, self.geometry.shape[1]))
+
+
+def _masses(weights: Float[Array, " n"], log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Return the masses of cells; one without weight has none, however much its potential would give to it."""
+    return jnp.where(weights > 0, weights * jnp.exp(log_ratio), 0.0)
 
 
 @partial(jax.jit, static_argnames=("steps", "batch_size"))

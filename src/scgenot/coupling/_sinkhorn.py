@@ -17,6 +17,8 @@ _PLAIN_STEPS = 10
 _COARSEST = 2048
 _REFINEMENT = 8
 _ENTRIES_A_CALL = 2e9
+# Beyond this, exponentials would leave single precision.
+_LOG_LARGE = 50.0
 
 
 @partial(
@@ -147,13 +149,18 @@ def sinkhorn_steps(geometry: Geometry, log_a, log_b, u, v, taus, omega, n_steps)
         u, v, _ = state
         new_u = extend_rows(geometry, log_b, v, taus[0])
         # (u, v) has row masses a exp((u - new_u) / tau): what the update corrects is the violation before it.
-        rows = jnp.sum(jnp.exp(log_a) * jnp.abs(jnp.expm1(u - new_u)))
+        rows = _violation(log_a, u - new_u)
         u = u + omega * (new_u - u)
         new_v = extend_rows(geometry.T, log_a, u, taus[1])
-        columns = jnp.sum(jnp.exp(log_b) * jnp.abs(jnp.expm1(v - new_v)))
+        columns = _violation(log_b, v - new_v)
         return u, v + omega * (new_v - v), jnp.maximum(rows, columns)
 
     return jax.lax.fori_loop(0, n_steps, step, (u, v, jnp.inf))
+
+
+def _violation(log_weights: Float[Array, " n"], log_ratio: Float[Array, " n"]) -> Float[Array, ""]:
+    """Return the L1 distance between masses ``weights exp(log_ratio)`` and `weights`; finite, however far these are apart."""
+    return jnp.sum(jnp.exp(log_weights) * jnp.abs(jnp.expm1(jnp.clip(log_ratio, -_LOG_LARGE, _LOG_LARGE))))
 
 
 def _relaxation(rate: float) -> float:
