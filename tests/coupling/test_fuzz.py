@@ -18,13 +18,13 @@ KEY = jax.random.key(0)
 WIDTHS = {"linear": (2, 2), "quadratic": (3, 2), "fused": (3, 2)}
 SHAPES = [(7, 5), (1, 6), (6, 1), (1, 1), (2, 9)]
 KINDS = ["generic", "duplicates", "constant feature", "one point"]
-few = settings(max_examples=25, deadline=None, derandomize=True)
+many, few = (settings(max_examples=count, deadline=None, derandomize=True) for count in (25, 8))
 
 
 @st.composite
 def problems(draw, problem):
     """Two populations with weights, shared features where the problem has them, and a config."""
-    n, m = draw(st.sampled_from(SHAPES))
+    n, m = draw(st.sampled_from(SHAPES if problem == "linear" else SHAPES[:3]))
     rng = np.random.default_rng(draw(st.integers(0, 2**20)))
     sides = [rng.gamma(2.0, size=(size, width)) for size, width in zip((n, m), WIDTHS[problem], strict=True)]
     kind = draw(st.sampled_from(KINDS))
@@ -103,7 +103,7 @@ def _potentials(found):
     return found.potentials.u, found.potentials.v
 
 
-@few
+@many
 @given(problems("linear"))
 def test_linear(given_problem):
     check("linear", *given_problem)
@@ -121,7 +121,7 @@ def test_fused(given_problem):
     check("fused", *given_problem)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**20), scale=st.sampled_from([1e-6, 1.0, 1e6]))
 @example(seed=0, scale=1.0)
 @pytest.mark.parametrize("problem", ["linear", "quadratic", "fused"])
