@@ -88,6 +88,20 @@ def test_few_known_pairs_do_the_same(mirrored, flip):
     assert (plan_of(found).argmax(axis=1) == right).mean() > 0.9
 
 
+def test_known_partners_are_coupled_where_costs_cannot_tell_them_from_others():
+    rng = np.random.default_rng(0)
+    source, order = rng.normal(size=(300, 3)), rng.permutation(300)
+    target = (source + 0.3 * rng.normal(size=(300, 3)))[order]
+    # More pairs than a code has entries; half of the cells have no partner.
+    known = rng.permutation(300)[:150]
+    pairs = np.stack([known, np.argsort(order)[known]], axis=1)
+    plan = plan_of(solve(source, target, pairs=pairs, config=CouplingConfig(epsilon=0.02)))
+    rows = plan / plan.sum(axis=1, keepdims=True)
+    assert rows[pairs[:, 0], pairs[:, 1]].min() > 0.9
+    others = np.setdiff1d(np.arange(300), known)
+    assert rows[np.ix_(others, pairs[:, 1])].sum(axis=1).max() < 0.1
+
+
 def test_extension_reproduces_the_coupling_and_reaches_new_cells(clouds):
     source, target, *shared = clouds
     found = solve(source, target, shared=tuple(shared), config=CouplingConfig(epsilon=0.05))

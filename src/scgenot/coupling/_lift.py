@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scgenot.costs import Anchored, Cost
+from scgenot.coupling._pairs import PairProfile
 
 _BLOCK = 4096
 # The bilinear term is kept in so many directions that its largest error is this share of epsilon, or in the last many.
@@ -44,7 +45,7 @@ class Lift:
     weight
         Square root of the weight of the cost between shared features; ``None`` without them.
     profile
-        Costs to the cells with a known partner, which serve as shared features; ``None`` where the user gives these.
+        Features by what is known of pairs, which serve as shared features; ``None`` where the user gives these.
     """
 
     anchored: Anchored
@@ -54,7 +55,7 @@ class Lift:
     offset: float = 0.0
     one_first: bool = False
     weight: float | None = None
-    profile: Anchored | None = None
+    profile: PairProfile | None = None
 
     def __call__(
         self,
@@ -75,8 +76,8 @@ class Lift:
         return jnp.concatenate(blocks)
 
     def shared_features(self, cells, shared) -> Float[Array, "n s"]:
-        """Return the shared features: the user's, or scaled costs to the cells with a known partner."""
-        return jnp.asarray(shared if self.profile is None else self.profile(cells) / self.scale, jnp.float32)
+        """Return the shared features: the user's, or those by what is known of pairs."""
+        return jnp.asarray(shared, jnp.float32) if self.profile is None else self.profile(cells)
 
 
 @jax.jit

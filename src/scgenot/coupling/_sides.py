@@ -12,9 +12,7 @@ from jaxtyping import Array, Float, Int
 from scgenot.costs import Anchored, Cost, cost_scale, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift
-
-# Costs to more cells with a known partner than this add nothing but memory.
-_MOST_PAIRS = 256
+from scgenot.coupling._pairs import PairProfile, pair_profiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class SharedTerm:
-    """What a fused problem compares directly: shared features, or costs to the cells with a known partner.
+    """What a fused problem compares directly: shared features, or what is known of pairs.
 
     Attributes
     ----------
@@ -70,14 +68,14 @@ class SharedTerm:
     cost, scale
         Cost between them, and what it is divided by.
     profiles
-        Costs to the cells with a known partner; ``None`` where the user gives features.
+        Features by what is known of pairs; ``None`` where the user gives features.
     """
 
     source: Float[Array, "n s"]
     target: Float[Array, "m s"]
     cost: Cost
     scale: float
-    profiles: tuple[Anchored, Anchored] | None
+    profiles: tuple[PairProfile, PairProfile] | None
 
     @classmethod
     def of(
@@ -88,24 +86,14 @@ class SharedTerm:
         shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None,
         pairs: Int[np.ndarray, "p 2"] | None,
     ) -> SharedTerm:
-        """Compare by shared features, or by the costs to both members of each known pair.
-
-        A cell and its counterpart are equally far from the two members of any pair; so pairs say where all cells belong, not
-        only their own members.
-        """
+        """Compare by shared features, or by what is known of pairs."""
         cost, profiles = resolve_cost(config.shared_cost), None
         if not isinstance(cost, Cost):
             raise ValueError(f"`shared_cost` must be a cost between features, got {cost.name!r}. Use 'sqeuclidean'.")
         if pairs is not None:
-            some = pairs[np.linspace(0, len(pairs) - 1, min(len(pairs), _MOST_PAIRS)).round().astype(int)]
-            profiles = tuple(
-                within.fit(np.asarray(side.cells), np.asarray(rows))
-                for within, side, rows in zip(costs, sides, some.T, strict=True)
-            )
-            shared = tuple(
-                jnp.asarray(profile(side.cells) / side.scale, jnp.float32)
-                for profile, side in zip(profiles, sides, strict=True)
-            )
+            cells, scales = zip(*((side.cells, side.scale) for side in sides), strict=True)
+            profiles = pair_profiles(cells, scales, costs, pairs, cost)
+            shared = tuple(profile(side) for profile, side in zip(profiles, cells, strict=True))
         scale = cost_scale(cost, *shared, config.scale_cost)
         return cls(*shared, cost, scale, profiles)
 
