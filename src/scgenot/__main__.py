@@ -34,7 +34,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"scgenot {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    demo = commands.add_parser("demo", help="transport real cells that ship with scanpy; takes about a minute")
+    demo = commands.add_parser("demo", help="map real cells that ship with scanpy; takes about a minute")
+    demo.add_argument(
+        "--perturbation", action="store_true", help="one space: monocytes to dendritic cells, not two gene panels"
+    )
     demo.add_argument("--out", type=Path, default=Path("scgenot-demo"), metavar="DIR", help="where results go")
     _common(demo)
 
@@ -46,9 +49,16 @@ def _parser() -> argparse.ArgumentParser:
     transport.add_argument("--target", required=True, help="its category to transport to")
     transport.add_argument("--source-rep", default="X_pca", help="obsm key, or X (default: %(default)s)")
     transport.add_argument("--target-rep", default=None, help="the same for target cells, where it differs")
+    transport.add_argument("--shared-rep", default=None, help="obsm key of features that both populations have")
+    transport.add_argument("--problem", default="auto", help="linear, quadratic, fused or auto (default: %(default)s)")
     transport.add_argument("--weights-key", default=None, help="obs column of prior weights")
-    transport.add_argument("--cost", default="sqeuclidean", help="ground cost (default: %(default)s)")
-    transport.add_argument("--epsilon", type=float, default=0.05, help="entropy, in mean costs (default: %(default)s)")
+    transport.add_argument("--cost", default=None, help="ground cost (default: that of the problem)")
+    transport.add_argument(
+        "--epsilon", type=float, default=None, help="entropy, in mean costs (default: that of the problem)"
+    )
+    transport.add_argument(
+        "--alpha", type=float, default=0.5, help="weight of the quadratic term if fused (default: %(default)s)"
+    )
     transport.add_argument("--tau-source", type=float, default=1.0, help="1 is balanced (default: %(default)s)")
     transport.add_argument("--tau-target", type=float, default=1.0, help="1 is balanced (default: %(default)s)")
     transport.add_argument("--coupling", default="global", help="global or minibatch (default: %(default)s)")

@@ -29,15 +29,17 @@ def transport(arguments: argparse.Namespace) -> None:
         target=_category(adata, key, arguments.target, "--target"),
         source_rep=arguments.source_rep,
         target_rep=arguments.target_rep,
+        shared_rep=arguments.shared_rep,
         weights_key=arguments.weights_key,
     )
     model = scgenot.GENOT(
         adata,
-        problem="auto" if arguments.target_rep in (None, arguments.source_rep) else "linear",
+        problem=arguments.problem,
         cost=arguments.cost,
         epsilon=arguments.epsilon,
         tau_source=arguments.tau_source,
         tau_target=arguments.tau_target,
+        alpha=arguments.alpha,
         coupling=arguments.coupling,
     )
     started = time.perf_counter()
@@ -61,9 +63,12 @@ def transport(arguments: argparse.Namespace) -> None:
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    """Transport real cells and show the result."""
+    """Map real cells and show the result."""
     matplotlib.use("Agg")
-    from scgenot._demo import run_demo
+    if arguments.perturbation:
+        from scgenot._demo_perturbation import run_demo
+    else:
+        from scgenot._demo import run_demo
 
     run_demo(arguments.out, max_steps=arguments.max_steps, rng=arguments.rng, progress_bar=not arguments.quiet)
 

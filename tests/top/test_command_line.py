@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+import warnings
 
 import anndata as ad
+import mudata
 import numpy as np
 import pytest
 from tests.conftest import make_adata
@@ -44,6 +46,28 @@ def test_numbers_are_found_among_categories(cells, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "quadratic"),
+        (["--shared-rep", "X_shared", "--alpha", "0.3"], "fused"),
+        (["--problem", "linear", "--target-rep", "X_moved"], "linear"),
+    ],
+    ids=["quadratic", "fused", "linear"],
+)
+def test_two_representations(cells, tmp_path, options, problem):
+    adata = ad.read_h5ad(cells)
+    adata.obsm["X_other"] = adata.obsm["X_pca"][:, :2] * 2
+    adata.obsm["X_moved"] = adata.obsm["X_pca"] + 1
+    adata.obsm["X_shared"] = adata.obsm["X_pca"][:, :1]
+    adata.write_h5ad(cells)
+    assert transport(cells, tmp_path / "out.h5ad", "--target-rep", "X_other", *options) == 0
+    written = ad.read_h5ad(tmp_path / "out.h5ad").uns["genot"]["params"]
+    assert written["problem"] == problem
+    assert written["cost"] == ("sqeuclidean" if problem == "linear" else "euclidean")
+    assert written.get("alpha") == (0.3 if problem == "fused" else None)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"source": "contrl"}, "Did you mean 'control'"),
@@ -75,14 +99,36 @@ def test_help_and_version_answer_without_heavy_imports():
     assert done.stdout.split() == ["scgenot", scgenot.__version__, "False"]
 
 
-def test_demo_beats_doing_nothing_and_the_mean_shift(tmp_path, capsys):
-    """Real cells, fewer steps than the command's default; the bars are the baselines that it prints."""
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--max-steps", "600", "--quiet"]) == 0
-    printed = capsys.readouterr().out
+def scores(printed):
+    """The two columns of the demonstration's table, by row."""
     rows = re.findall(r"^(\S.*?) +(\d+\.\d+) +(\d+\.\d+)$", printed, flags=re.MULTILINE)
-    energy = {name: float(value) for name, value, _ in rows}
-    found = energy["scgenot"]
-    assert found < energy["monocytes + mean shift"] < energy["monocytes as they are"]
+    return {name: (float(first), float(second)) for name, first, second in rows}
+
+
+def test_demo_finds_held_out_partners(tmp_path, capsys):
+    """Real cells, fewer steps than the command's default; the bars are the baselines that it prints."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert main(["demo", "--out", str(tmp_path / "demo"), "--max-steps", "400", "--quiet"]) == 0
+    found = scores(capsys.readouterr().out)
+    (chance, guessed), (mean, right), (_, ceiling) = (
+        found[name] for name in ("chance: any panel B cell", "scgenot, mean", "the true panel B profile")
+    )
+    assert mean < chance / 2
+    assert right - guessed > ceiling - right
+    written = mudata.read_h5mu(tmp_path / "demo" / "transported.h5mu")
+    source, target = written["panel A"], written["panel B"]
+    assert not set(source.var_names) & set(target.var_names)
+    assert source.obsm["genot"].shape == (700, 20) and np.isfinite(source.obsm["genot"]).all()
+    assert (source.obs["held_out"] == target.obs["held_out"]).all() and source.obs["held_out"].sum() == 140
+    assert set(source.obs["genot_labels"]) <= set(target.obs["bulk_labels"])
+    assert (tmp_path / "demo" / "modalities.png").stat().st_size > 10_000
+
+
+def test_demo_within_one_space_beats_doing_nothing_and_the_mean_shift(tmp_path, capsys):
+    assert main(["demo", "--perturbation", "--out", str(tmp_path / "demo"), "--max-steps", "600", "--quiet"]) == 0
+    energy = scores(capsys.readouterr().out)
+    assert energy["scgenot"] < energy["monocytes + mean shift"] < energy["monocytes as they are"]
     written = ad.read_h5ad(tmp_path / "demo" / "transported.h5ad")
     moved = ~np.isnan(written.obs["genot_uncertainty"])
     assert (written.obs["bulk_labels"][moved] == "CD14+ Monocyte").all()

@@ -70,13 +70,18 @@ def landing_places(
             f"this adata has no {params['target']!r} cells to place transported cells among. "
             "Plot an AnnData with both populations."
         )
-    rep = params["target_rep"]
-    cells = adata.X if rep == "X" else adata.obsm[rep]
-    cells = cells[target]
+    return places_amid(adata[target], params["target_rep"], transported, coordinates[target])
+
+
+def places_amid(
+    target: AnnData, rep: str, transported: Float[np.ndarray, "n d"], coordinates: Float[np.ndarray, "m 2"]
+) -> Float[np.ndarray, "n 2"]:
+    """Return the place of transported cells on an embedding of target cells, as :func:`landing_places` does."""
+    cells = target.X if rep == "X" else target.obsm[rep]
     cells = cells.toarray() if hasattr(cells, "toarray") else np.asarray(cells)
-    search = NearestNeighbors(n_neighbors=min(_NEIGHBORS, len(target))).fit(cells)
+    search = NearestNeighbors(n_neighbors=min(_NEIGHBORS, len(cells))).fit(cells)
     nearest = search.kneighbors(transported, return_distance=False)
-    places = coordinates[target][nearest]
+    places = coordinates[nearest]
     apart = np.linalg.norm(places[:, :, None] - places[:, None, :], axis=-1).sum(axis=2)
     return places[np.arange(len(places)), apart.argmin(axis=1)]
 
