@@ -9,21 +9,27 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("SCGENOT_DATA", ROOT.parent / "shared" / "data")).resolve()
+TUTORIALS = {
+    "modalities": ["snareseq_celllines_atac.h5ad", "snareseq_celllines_rna.h5ad"],
+    "perturbation": ["kang_ifnb_pbmc.h5ad"],
+    "spatial": ["drosophila_bdtnp.h5ad"],
+}
 
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "data"), [("perturbation", "kang_ifnb_pbmc.h5ad")])
-def test_runs(name, data, tmp_path):
-    if not (DATA / data).is_file():
-        pytest.skip(f"needs {data} in $SCGENOT_DATA; there is no {DATA / data}")
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_runs(name, tmp_path):
+    for data in TUTORIALS[name]:
+        if not (DATA / data).is_file():
+            pytest.skip(f"needs {data} in $SCGENOT_DATA; there is no {DATA / data}")
     environment = os.environ | {"SCGENOT_DATA": str(DATA), "MPLBACKEND": "Agg"}
     script = ROOT / "tutorials" / f"{name}.py"
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("name", ["perturbation"])
+@pytest.mark.parametrize("name", TUTORIALS)
 def test_notebook_is_the_text_executed(name):
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(ROOT / "tutorials" / f"{name}.ipynb", as_version=4)

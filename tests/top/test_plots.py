@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from tests.conftest import make_adata
+from tests.model.modalities import FEW, build, make_mdata
 
 import scgenot
 
@@ -85,3 +86,65 @@ def test_wrong_names_get_an_answer(result):
         scgenot.pl.uncertainty(result, groupby="doner")
     with pytest.raises(ValueError, match="no 'stimulated' cells"):
         scgenot.pl.transport(result[result.obs["condition"] != "stimulated"].copy())
+
+
+@pytest.fixture(scope="module")
+def across():
+    mdata = make_mdata()
+    model = build(mdata)
+    model.train(**FEW)
+    scgenot.tl.transport(mdata, model, n_samples=5)
+    yield mdata
+    plt.close("all")
+
+
+def drawn(ax):
+    return [np.asarray(points.get_offsets()) for points in ax.collections]
+
+
+def test_both_modalities_are_drawn_and_means_lie_where_they_are(across):
+    unsure, landing = scgenot.pl.modalities(across)
+    background, means = drawn(landing)
+    np.testing.assert_allclose(background, across["rna"].obsm["X_pca"])
+    order = np.argsort(across["atac"].obs["genot_uncertainty"].to_numpy())
+    np.testing.assert_allclose(means, across["atac"].obsm["genot"][order], rtol=1e-6)
+    for ax in (unsure, landing):
+        np.testing.assert_allclose(ax.collections[1].get_array(), across["atac"].obs["genot_uncertainty"].iloc[order])
+    np.testing.assert_allclose(drawn(unsure)[0], across["atac"].obsm["X_lsi"][:, :2])
+
+
+def test_groups_of_source_cells_keep_their_colour_in_the_target_space(across):
+    before, landing, _ = scgenot.pl.modalities(across, color="kind")
+    labels = across["atac"].obs["kind"]
+    for ax, places in ((before, across["atac"].obsm["X_lsi"][:, :2]), (landing, across["atac"].obsm["genot"])):
+        groups = {points.get_label(): points for points in ax.collections[1:]}
+        assert set(groups) == {"up", "down"}
+        for name, points in groups.items():
+            found = np.asarray(points.get_offsets())
+            np.testing.assert_allclose(np.sort(found[:, 0]), np.sort(places[labels == name, 0]), rtol=1e-6)
+    colors = [[tuple(points.get_facecolor()[0]) for points in ax.collections[1:]] for ax in (before, landing)]
+    assert colors[0] == colors[1] and len(set(colors[0])) == 2
+
+
+def test_on_another_embedding_means_lie_amid_target_cells(across):
+    across["rna"].obsm["X_umap"] = across["rna"].obsm["X_pca"][:, ::-1].astype(np.float64) ** 3
+    landing = scgenot.pl.modalities(across, target_basis="umap")[1]
+    background, means = drawn(landing)
+    assert {tuple(row) for row in means} <= {tuple(row) for row in background}
+
+
+def test_two_populations_of_one_object(result):
+    landing = scgenot.pl.modalities(result)[1]
+    background, means = drawn(landing)
+    stimulated = (result.obs["condition"] == "stimulated").to_numpy()
+    np.testing.assert_allclose(background, result.obsm["X_pca"][stimulated, :2])
+    assert len(means) == 60
+
+
+def test_modalities_answers_wrong_names(across):
+    with pytest.raises(KeyError, match="no modality has a result of that name.*tl.transport"):
+        scgenot.pl.modalities(across, key="genott")
+    with pytest.raises(KeyError, match="`color`='kin'.*Did you mean 'kind'"):
+        scgenot.pl.modalities(across, color="kin")
+    with pytest.raises(ValueError, match="`axes` must hold 2 axes"):
+        scgenot.pl.modalities(across, axes=plt.subplots(1, 3)[1])

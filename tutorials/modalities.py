@@ -1,0 +1,206 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Across modalities: which transcriptome goes with this chromatin?
+#
+# An ATAC cell has peaks, an RNA cell has genes. No distance between the two exists, and usually no cell was measured twice.
+# What can be compared is the *shape* of the two populations: cells that are close in one space should go to cells that
+# are close in the other. That is a quadratic (Gromov-Wasserstein) problem.
+#
+# SNARE-seq measured both in the same 1047 cells of four cell lines (Chen, Lake and Zhang, 2019). So the truth is known: we
+# hide it from the model, and use it to score. The files are those of
+# [SCOT](https://github.com/rsinghlab/SCOT): 19 topics of ATAC, 10 principal components of RNA. Without them at hand, run
+# `scgenot demo`: it does the same with cells that ship with scanpy.
+
+# %%
+import os
+from pathlib import Path
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import mudata
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from sklearn.preprocessing import normalize
+
+import scgenot
+
+mudata.set_options(pull_on_update=False)
+folder = Path(os.environ.get("SCGENOT_DATA", "../../shared/data"))
+modalities = {name: ad.read_h5ad(folder / f"snareseq_celllines_{name}.h5ad") for name in ("atac", "rna")}
+for one in modalities.values():
+    # Each cell scaled to length 1: depth says nothing about the kind of a cell.
+    one.obsm["X_rep"] = normalize(one.X).astype(np.float32)
+cells = mudata.MuData(modalities)
+cells
+
+# %% [markdown]
+# A fifth of the cells is held out from **both** sides. The model sees neither their ATAC nor their RNA profile.
+
+# %%
+rng = np.random.default_rng(0)
+held = np.zeros(cells.n_obs, dtype=bool)
+held[rng.choice(cells.n_obs, cells.n_obs // 5, replace=False)] = True
+
+
+def subset(mask):
+    return mudata.MuData({name: one[mask].copy() for name, one in cells.mod.items()})
+
+
+train, test = subset(~held), subset(held)
+
+# %% [markdown]
+# ## Set up, train
+#
+# Cells count as unpaired, although both modalities name them alike. `problem="auto"` sees two spaces and takes the quadratic
+# problem. (We train shortly here; `python -m benchmarks.modalities` in the repository has the figures of full trainings over
+# several seeds.)
+
+# %%
+setup = {"source_modality": "atac", "target_modality": "rna", "source_rep": "X_rep", "target_rep": "X_rep"}
+scgenot.GENOT.setup_mudata(train, **setup)
+model = scgenot.GENOT(train, cost="euclidean")
+model.train(max_steps=1000, validation_size=0.0, progress_bar=False)
+model
+
+# %% [markdown]
+# ## First question: was the coupling found?
+#
+# Quadratic problems have many local optima: a plan that is right up to a reflection looks almost as good as the right one.
+# So the problem is solved from several starts. The summary has a row for each, best first.
+
+# %%
+columns = ["objective", "effective_targets", "iterations", "polished", "converged"]
+model.coupling_summary()[columns]
+
+# %% [markdown]
+# How to read it:
+#
+# - `objective`: how badly distances are kept; lower is better, and no label is needed to see it. The lowest is used.
+#   Starts that agree reached one optimum. Those far above it are bad starts: mirror images, or clusters swapped. If *all*
+#   starts differ, or two different optima tie, the shape alone does not settle the matching.
+# - `effective_targets`: over how many RNA cells the mass of one ATAC cell is spread. Compare with the number of cells and with
+#   the size of the smallest group that you want to tell apart.
+# - `polished`: the best few starts are followed until the plan stands still; `converged` says whether it did.
+#
+# Here is what a bad setting looks like. With a very large epsilon all starts agree, and all is "converged", but each cell is
+# spread over nearly all others: the mean of everything is not a prediction.
+
+# %%
+blurred = scgenot.GENOT(train, cost="euclidean", epsilon=0.2)
+blurred.train(max_steps=200, validation_size=0.0, progress_bar=False)
+pd.DataFrame(
+    {"default": model.coupling_summary()[columns].iloc[0], "epsilon 0.2": blurred.coupling_summary()[columns].iloc[0]}
+)
+
+# %% [markdown]
+# ## Held-out cells
+#
+# Two scores. **FOSCTTM**: the share of cells that lie closer to a prediction than its true partner; 0 is perfect, 0.5 is
+# chance. **Label transfer**: how often the five nearest training RNA cells of a prediction vote for the right cell line.
+
+# %%
+truth = test["rna"].obsm["X_rep"]
+lines = test["atac"].obs["cell_type"].astype(str)
+known, known_lines = train["rna"].obsm["X_rep"], train["rna"].obs["cell_type"].astype(str)
+
+
+def score(cells):
+    return {
+        "FOSCTTM": scgenot.metrics.foscttm(cells, truth),
+        "label transfer": scgenot.metrics.label_transfer_accuracy(cells, lines, known, known_lines),
+    }
+
+
+found = model.summarize(test, n_samples=30, keep_samples=True)
+scores = {
+    "chance: any RNA cell": score(known[rng.integers(len(known), size=len(truth))]),
+    "epsilon 0.2": score(blurred.get_transported_mean(test)),
+    "scgenot, mean": score(found.mean),
+    "scgenot, one sample": score(found.samples[:, 0]),
+    "the true partner": score(truth),
+}
+pd.DataFrame(scores).T.round(3)
+
+# %% [markdown]
+# The mean scores better than a single sample: it is the best single guess, whereas samples show what is possible. Use
+# samples to ask about distributions, means to ask about cells.
+
+# %%
+scgenot.tl.transport(cells, model, n_samples=30)
+scgenot.pl.modalities(cells, color="cell_type")
+plt.show()
+
+# %% [markdown]
+# ## Labels with probabilities
+#
+# Each sample asks its nearest RNA cells for their label. The probabilities say how much the samples of a cell disagree.
+
+# %%
+probabilities = model.get_label_probabilities("cell_type", test, target=train)
+probabilities.round(2).assign(true=lines.to_numpy()).head()
+
+# %% [markdown]
+# ## What the uncertainty means
+#
+# Cos-var is the variance of the angle between the samples of a cell and their mean. If it means something, cells with more of
+# it should be further from their true partner.
+
+# %%
+error = np.linalg.norm(found.mean - truth, axis=1)
+fifths = pd.qcut(found.cos_var, 5, labels=["surest", "2", "3", "4", "least sure"])
+by_fifth = pd.DataFrame({"error": error, "right line": probabilities.idxmax(axis=1).to_numpy() == lines.to_numpy()})
+print(f"rank correlation of uncertainty and error: {spearmanr(found.cos_var, error).statistic:.2f}")
+by_fifth.groupby(fifths, observed=True).mean().round(3)
+
+# %%
+fig, ax = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+for name in np.unique(lines):
+    ax.scatter(found.cos_var[lines == name], error[lines == name], s=14, label=name)
+ax.set(xlabel="uncertainty (cos-var)", ylabel="distance to the true partner", xscale="log")
+ax.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# Two limits. The spread contains the blur that epsilon put there, so compare cells of one model, not models. And it does not
+# contain the doubt about the matching as a whole: where the plan swaps two clusters, the model is wrong *and* sure of it.
+# That is what the table of starts is for.
+#
+# ## When to use a fused problem
+#
+# If anything ties the two modalities, say so; it costs nothing and removes the ambiguity of shape alone:
+#
+# - `shared_rep`: features that both have, such as gene activities beside expression, or marker genes (see the tutorial on
+#   space);
+# - `pairs_key`: a few cells that were measured in both. Here we reveal 10 % of the training pairs.
+#
+# `alpha` is the weight of shape against these ties (0.5).
+
+# %%
+revealed = rng.choice(train.n_obs, train.n_obs // 10, replace=False)
+for one in train.mod.values():
+    partner = pd.Series(None, index=one.obs_names, dtype=object)
+    partner.iloc[revealed] = one.obs["pair_id"].astype(str).iloc[revealed]
+    one.obs["known_partner"] = partner
+scgenot.GENOT.setup_mudata(train, **setup, pairs_key="known_partner")
+fused = scgenot.GENOT(train, cost="euclidean")
+fused.train(max_steps=1000, validation_size=0.0, progress_bar=False)
+pd.DataFrame(
+    {"shape alone": score(found.mean), "10 % of pairs known": score(fused.get_transported_mean(test))}
+).T.round(3)
+
+# %% [markdown]
+# ## The other direction
+#
+# `model.reverse()` trains RNA to ATAC on the same coupling, so that the two directions describe one plan.
