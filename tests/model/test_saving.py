@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from ott.geometry import costs as ott_costs
-from tests.conftest import BRIEF, SCVI_UNS, SETUP, SMALL, assert_same, make_adata, snapshot
+from tests.conftest import BRIEF, SCVI_UNS, SETUP, SHIFT, SMALL, assert_same, make_adata, snapshot
 
 from scgenot import GENOT
+from scgenot.coupling import displaced_cost
 
 
 @pytest.fixture
@@ -255,6 +256,27 @@ def test_a_cost_that_is_no_name(ready, tmp_path, cost):
     np.testing.assert_array_equal(loaded.sample(n_samples=2), samples)
     with pytest.raises(ValueError, match="cost"):
         GENOT.load(tmp_path / "model", make_adata()).train(**BRIEF | {"max_steps": 20})
+
+
+def test_a_displaced_cost_comes_back(ready, tmp_path):
+    model = GENOT(ready, flow_config=SMALL, cost=displaced_cost("cosine", SHIFT), tau_source=0.9, tau_target=0.9)
+    assert "cosine, displaced" in repr(model)
+    model.train(**BRIEF)
+    model.save(tmp_path / "model")
+    again = GENOT.load(tmp_path / "model", make_adata())
+    assert "cosine, displaced" in repr(again)
+    np.testing.assert_array_equal(again.get_growth(), model.get_growth())
+    # The cost itself is there, not only its name: it can be trained again.
+    again.train(**BRIEF)
+    np.testing.assert_array_equal(again.coupling_.source_marginal, model.coupling_.source_marginal)
+
+
+def test_a_displaced_function_keeps_its_name(ready, tmp_path):
+    GENOT(ready, flow_config=SMALL, cost=displaced_cost(my_cost, SHIFT)).save(tmp_path / "model")
+    again = GENOT.load(tmp_path / "model", make_adata())
+    assert "my_cost, displaced" in repr(again)
+    with pytest.raises(ValueError, match="my_cost.*a function"):
+        again.train(**BRIEF)
 
 
 def test_costs_and_options_come_back(ready, tmp_path):

@@ -126,8 +126,9 @@ def scan_taus(
 
     rows = []
     with warnings.catch_warnings():
-        # Convergence is a column here.
+        # Convergence and mass are columns here.
         warnings.filterwarnings("ignore", message="The coupling did not converge")
+        warnings.filterwarnings("ignore", message="The coupling carries only")
         for epsilon in epsilons:
             for tau in taus:
                 one = dataclasses.replace(config, epsilon=epsilon, tau_source=tau, tau_target=tau)

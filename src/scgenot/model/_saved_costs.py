@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from scgenot import costs
 from scgenot.costs import Cost, available_costs
+from scgenot.coupling import displaced_cost
+from scgenot.coupling._displaced import Displaced
 from scgenot.model._problem import GIVEN, cost_name
 
 
 def plain_cost(cost: Any) -> Any:
-    """Return a cost, a pair of costs or ``None`` as names; classes of :mod:`scgenot.costs` with their options."""
+    """Return a cost, a pair of costs or ``None`` as names; those that have options with these."""
     if cost is None or isinstance(cost, str):
         return cost
     if isinstance(cost, tuple):
@@ -20,6 +24,8 @@ def plain_cost(cost: Any) -> Any:
         return {"class": type(cost).__name__} | {
             field.name: getattr(cost, field.name) for field in dataclasses.fields(cost) if field.init
         }
+    if isinstance(cost, Cost) and isinstance(cost.pairwise, Displaced):
+        return {"class": "displaced_cost", "cost": plain_cost(cost.pairwise.cost), "shift": list(cost.pairwise.shift)}
     return cost_name(cost)
 
 
@@ -34,6 +40,8 @@ def saved_cost(saved: Any) -> Any:
         return tuple(saved_cost(one) for one in saved)
     if isinstance(saved, dict):
         options = {name: value for name, value in saved.items() if name != "class"}
+        if saved["class"] == "displaced_cost":
+            return displaced_cost(saved_cost(options["cost"]), np.asarray(options["shift"]))
         return getattr(costs, saved["class"])(**options)
 
     def gone(x: Any, y: Any) -> Any:
