@@ -9,7 +9,7 @@ from scgenot.costs import CostLike, ScaleCost, check_scale_cost, resolve_cost, r
 
 # Squared differences of distances are what a quadratic problem sums: squared distances in their place would leave all weight
 # to the largest. Its epsilon is in units of these squares, hence smaller.
-_DEFAULTS = {"linear": ("sqeuclidean", 0.05), "quadratic": ("euclidean", 0.005), "fused": ("euclidean", 0.005)}
+_DEFAULTS = {"linear": ("sqeuclidean", 0.05), "quadratic": ("euclidean", 0.002), "fused": ("euclidean", 0.002)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CouplingConfig:
         ``"sqeuclidean"`` in linear problems and ``"euclidean"`` in quadratic and fused ones.
     epsilon
         Factor of the entropy (KL to the product of the marginals), in units of the scaled cost. ``None`` is 0.05 in linear
-        problems and 0.005 in quadratic and fused ones.
+        problems and 0.002 in quadratic and fused ones.
     tau_source, tau_target
         How strictly each marginal is kept, in (0, 1]: lambda / (lambda + epsilon). 1 is balanced.
     alpha

@@ -106,8 +106,9 @@ def best_state(
 ) -> tuple[QuadraticState, list[StartReport]]:
     """Return the state of the lowest objective, and the reports of all starts, best first."""
     found: list[tuple[str, QuadraticState]] = []
+    rough = problem.rough()
     for name, anneal, plan in start_plans(problem.within_source, problem.within_target, problem.a, problem.b, shared):
-        found.append((name, solve_from(problem, plan, anneal)))
+        found.append((name, solve_from(rough, plan, anneal)))
     found.sort(key=lambda one: _value(one[1]))
     reports, kept = [], []
     for name, state in found:

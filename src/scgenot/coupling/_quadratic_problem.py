@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 _RANK_TOLERANCE = 1e-6
+_FEWEST_DIRECTIONS, _SHARE_OF_DIRECTIONS = 16, 16
 
 
 @partial(
@@ -57,6 +58,18 @@ class QuadraticProblem:
     taus: tuple[Float[Array, ""] | float, Float[Array, ""] | float]
     bases: tuple[Float[Array, "n r"], Float[Array, "m s"]] | None
     values: tuple[Float[Array, " r"], Float[Array, " s"]] | None
+
+    def rough(self) -> QuadraticProblem:
+        """The same problem with few leading directions of both costs: enough to tell starts apart, and much faster."""
+        if self.bases is None:
+            return self
+        few = max(_FEWEST_DIRECTIONS, min(len(self.a), len(self.b)) // _SHARE_OF_DIRECTIONS)
+        bases, values = [], []
+        for basis, value in zip(self.bases, self.values, strict=True):
+            leading = np.sort(np.argsort(-np.abs(np.asarray(value)))[:few])
+            bases.append(basis[:, leading])
+            values.append(value[leading])
+        return dataclasses.replace(self, bases=tuple(bases), values=tuple(values))
 
 
 def quadratic_problem(
