@@ -67,14 +67,14 @@ setup = {
 # ## Shape alone, and with ten genes
 #
 # The embryo is nearly symmetric: head and tail, belly and back can be exchanged without changing distances much. So shape alone
-# (a quadratic problem) may settle on a mirror image. Ten genes break the symmetry. The problem is solved over 600 cells a side
+# (a quadratic problem) may settle on a mirror image. Ten genes break the symmetry. The problem is solved over 500 cells a side
 # (`landmarks`), and extended to the others.
 
 # %%
 models = {}
 for name, more in {"shape alone": {}, "ten genes and shape": {"shared_rep": "markers"}}.items():
     scgenot.GENOT.setup_anndata(adata, **setup, **more)
-    models[name] = scgenot.GENOT(adata, landmarks=600)
+    models[name] = scgenot.GENOT(adata, landmarks=500)
     models[name].train(max_steps=1000, validation_size=0.0, progress_bar=False)
 models["ten genes and shape"]
 
