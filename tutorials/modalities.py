@@ -32,6 +32,7 @@ import mudata
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 
 import scgenot
@@ -43,6 +44,7 @@ for name, one in modalities.items():
     one.var_names = [f"{name} {k}" for k in range(one.n_vars)]
     # Each cell scaled to length 1: depth says nothing about the kind of a cell.
     one.obsm["X_rep"] = normalize(one.X).astype(np.float32)
+modalities["atac"].obsm["X_pc"] = PCA(2, random_state=0).fit_transform(modalities["atac"].obsm["X_rep"])  # for pictures
 cells = mudata.MuData(modalities)
 cells
 
@@ -95,8 +97,8 @@ model.coupling_summary()[columns]
 #   the size of the smallest group that you want to tell apart.
 # - `polished`: the best few starts are followed until the plan stands still; `converged` says whether it did.
 #
-# Here the best three starts reached one optimum, by different ways; the last ones, with about twice its objective, are mirror
-# images. Had only one of those been tried, nothing but a higher objective would have told.
+# Here the best three starts reached one optimum, by different ways; the last ones, with nearly twice its objective, are
+# bad ones. Had only one of those been tried, nothing would have told: there would be no lower objective to compare with.
 #
 # Convergence alone says little, too. With a much larger epsilon all is "converged", but a cell's mass is spread over more than
 # half of the RNA cells, far more than a cell line has:
@@ -146,7 +148,7 @@ pd.DataFrame(scores).T.round(3)
 
 # %%
 scgenot.tl.transport(cells, model, n_samples=30)
-scgenot.pl.modalities(cells, color="cell_type")
+scgenot.pl.modalities(cells, color="cell_type", source_basis="X_pc")
 plt.show()
 
 # %% [markdown]
