@@ -21,6 +21,7 @@ from sklearn.linear_model import RidgeCV
 from benchmarks._common import parser, report
 from benchmarks._modalities import (
     STEPS,
+    Task,
     all_scores,
     held_samples,
     scicar,
@@ -46,7 +47,7 @@ def unpaired(seeds: int) -> pd.DataFrame:
     rows = {}
     for seed in range(seeds):
         one, model = snareseq_model(seed)
-        rows[f"seed {seed}"] = all_scores(model, one)
+        rows[f"seed {seed}"] = all_scores(model, one) | ridge(one)
     table = pd.DataFrame(rows).T
     worst = {name: table[name].max() if name.startswith("FOSCTTM") else table[name].min() for name in table}
     table.loc["mean"], table.loc["worst"] = table.mean(), pd.Series(worst)
@@ -55,20 +56,31 @@ def unpaired(seeds: int) -> pd.DataFrame:
 
 
 def known_pairs(seeds: int) -> pd.DataFrame:
-    """SNARE-seq with some of the training pairs known, on the same held-out cells."""
+    """SNARE-seq with some of the training pairs known, on the same held-out cells.
+
+    "training": the plan's conditional means of the training cells, those with a known partner among them; so published
+    figures of other methods are measured.
+    """
     rows = {}
     for seed in range(seeds):
-        one, model = snareseq_model(seed)
-        row = {"0 %": all_scores(model, one)}
-        for share in (0.1, 0.3):
+        for share in (0.0, 0.1, 0.3):
             one = task(snareseq(), seed, known=share)
-            row[f"{share:.0%}".replace("%", " %")] = all_scores(trained(one, seed, pairs=True), one)
-        rows[f"seed {seed}"] = {
-            f"{name}, {share}": found[name] for name in ("FOSCTTM mean", "labels mean") for share, found in row.items()
-        } | {"FOSCTTM discrete, 30 %": row["30 %"]["FOSCTTM discrete"]}
+            model = trained(one, seed, pairs=True) if share else snareseq_model(seed)[1]
+            means = discrete(model, one.train.source, one.mdata["target"].obsm["X_rep"])
+            found = all_scores(model, one) | {"FOSCTTM training": foscttm(means, one.train.target)}
+            kept = ("FOSCTTM mean", "FOSCTTM training", "labels mean")
+            row = rows.setdefault(f"seed {seed}", {})
+            row |= {f"{name}, {100 * share:.0f} %": found[name] for name in kept}
     table = pd.DataFrame(rows).T
+    table = table[sorted(table, key=lambda name: name.split(",")[0])]
     table.loc["mean"] = table.mean()
     return table.rename_axis("pairs known")
+
+
+def ridge(one: Task) -> dict[str, float]:
+    """Score a regression on all true pairs of the training cells."""
+    fitted = RidgeCV(np.geomspace(1e-3, 1e3, 13)).fit(one.train.source, one.train.target)
+    return scores(fitted.predict(one.held.source), one, "ridge, supervised")
 
 
 def beside_ridge(paired, seeds: int, cells: int | None = None, **options) -> pd.DataFrame:
@@ -79,9 +91,7 @@ def beside_ridge(paired, seeds: int, cells: int | None = None, **options) -> pd.
         if cells is not None:
             few = paired.some(np.random.default_rng(1000 + seed).choice(len(paired.source), cells, replace=False))
         one = task(few, seed)
-        ridge = RidgeCV(np.geomspace(1e-3, 1e3, 13)).fit(one.train.source, one.train.target)
-        found = all_scores(trained(one, seed, **options), one)
-        rows[f"seed {seed}"] = found | scores(ridge.predict(one.held.source), one, "ridge, supervised")
+        rows[f"seed {seed}"] = all_scores(trained(one, seed, **options), one) | ridge(one)
     table = pd.DataFrame(rows).T
     table.loc["mean"] = table.mean()
     return table.rename_axis(f"{len(one.train.source)} + {len(one.held.source)} cells")
@@ -152,7 +162,7 @@ def main() -> None:
             title = "small data: 180 cells of SNARE-seq (a stand-in for scGEM, which has 177)"
             report(beside_ridge(snareseq(), seeds, cells=180), title, options.json)
         elif section == "scicar":
-            report(beside_ridge(scicar(), min(seeds, 2), landmarks=1000), "sci-CAR, weak signal", options.json)
+            report(beside_ridge(scicar(), min(seeds, 2), landmarks=500), "sci-CAR, weak signal", options.json)
         elif section == "drosophila":
             report(drosophila(seeds), "Drosophila embryo, expression to position; distances in µm", options.json)
         elif section == "uncertainty":
