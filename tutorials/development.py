@@ -63,8 +63,9 @@ plt.show()
 print(suggested["why"])
 
 # %% [markdown]
-# Left: transported mass, and dotted what halves of one day keep; the gap between the two is a real difference between the
-# days. Middle: among how many cells the mass of one cell is spread. Right: how much mass stays within a cell type. (Cells
+# Left: transported mass, and dotted what halves of one day keep. A gap between the two would be cells without any
+# counterpart. Here there is hardly one: day 6 has all types of day 4, in other proportions. So expect growth to be
+# mild, and nothing to be left behind altogether. Middle: among how many cells the mass of one cell is spread. Right: how much mass stays within a cell type. (Cells
 # that differentiate *should* leave theirs, so here more is not always better.)
 #
 # ## Set up, train
@@ -87,7 +88,8 @@ model.coupling_summary().T
 # `tl.transport` writes `obs["genot_growth"]`: the mass that a cell sends per unit of the mass that it was given. The figure
 # shows its logarithm to base 2. 0 is a cell that was used as it is; -1 one that sends half its mass, because few cells of
 # day 6 are like it: it dies, is diluted by faster ones, or was missed by sampling. The numbers compare cells of one
-# model. They are no division rates: how far they may move away from 0 is set by tau.
+# model. They are no division rates: how far they may move away from 0 is set by tau, and at a tau of 0.99 that is not far.
+# Mast cells, for example, go from 3 % of the cells to 8 %, which would be 1.5 on this scale.
 
 # %%
 scgenot.tl.transport(adata, model, n_samples=30)
@@ -95,6 +97,9 @@ scgenot.pl.growth(adata, basis="X_emb", groupby="cell_type")
 plt.show()
 
 # %% [markdown]
+# The order is what to read: mast cells, megakaryocytes and basophils, whose shares rise, are at the top; plasmacytoid
+# dendritic cells and monocytes, whose shares fall, at the bottom.
+#
 # ## Fates
 #
 # Each sample of a day 4 cell asks its nearest day 6 cells what they are. `tl.transitions` averages that over the cells of
@@ -148,7 +153,8 @@ pd.DataFrame(
 
 # %% [markdown]
 # And growth: does a clone whose day 4 cells have a high growth have more cells on day 6? Most clones have one to three
-# cells in this sample, so their expansion is mostly chance, and no correlation can be high.
+# cells in this sample, so their expansion is mostly chance, and no correlation can be high. (Here it cannot be told from
+# none at all.)
 
 # %%
 sizes = pd.crosstab(adata.obs["clone"], adata.obs["day"])
@@ -184,8 +190,8 @@ day_2_types = adata.obs.loc[fates_of_day_2.index, "cell_type"].astype(str)
 fates_of_day_2.groupby(day_2_types.to_numpy()).mean().loc[:, lambda table: table.max() > 0.01].round(2)
 
 # %% [markdown]
-# Nearly all cells of day 2 are undifferentiated, and the average over them is close to the composition of day 6. What the
-# model adds is that they are not all alike: the spread between cells, fate by fate.
+# Nearly all cells of day 2 are undifferentiated, and their average is not far from the composition of day 6, as it should
+# be. What the models add is that these cells are not all alike: the spread between cells, fate by fate.
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -203,7 +209,7 @@ plt.show()
 #   same as cells that died.
 # - Where a perturbation moves all cells, take the common part off first: `suggest_tau(..., cost="cosine", displaced=True)`
 #   and `GENOT(adata, cost=scgenot.coupling.displaced_cost("cosine", shift))` with the difference of the two means as
-#   `shift`. On blood cells under interferon with one type removed, growth then found that type far better than with plain
-#   squared distances, except CD8 T cells, which have CD4 T cells next to them that take their place.
+#   `shift`. On blood cells under interferon with one type removed, growth then found that type better than with plain
+#   squared distances (median AUROC .94 against .86), except CD8 T cells, whose place CD4 T cells take (.53).
 # - A type that turns into another one and a type that dies while the other one grows look alike. Clones can tell them
 #   apart; two snapshots cannot.
