@@ -39,7 +39,10 @@ class FixedCoupling(Coupling):
             yield i, self.before_round(number, self.partner[i])
             number += 1
 
-    def extend(self, source, target):
+    def swapped(self):
+        return FixedCoupling(np.argsort(self.partner))
+
+    def extend(self, source, target, *, shared=None):
         return FixedCoupling(np.arange(len(source)) % len(target))
 
 
