@@ -67,7 +67,7 @@ def larry(options) -> tuple[pd.DataFrame, str]:
         n4, n6 = sizes.loc[mean.index, 4.0], sizes.loc[mean.index, 6.0]
         both = (n6 > 0).to_numpy()
         return {
-            "growth, clones on both days": spearmanr(mean[both], np.log(n6 / n4)[both]).statistic,
+            "growth, clones on both days": spearmanr(mean[both], np.log((n6 / n4)[both])).statistic,
             "growth, all clones of day 4": spearmanr(mean, np.log((n6 + 0.5) / n4)).statistic,
         }
 
