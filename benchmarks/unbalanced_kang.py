@@ -180,6 +180,7 @@ def complete(options) -> tuple[pd.DataFrame, str]:
                 f"ceiling{suffix}": ceiling(own, theirs, theirs[read]),
             }
         rows[cost, tau] = row
+        print(cost, tau, {key: round(float(value), 3) for key, value in row.items()}, file=sys.stderr)
     title = f"Kang complete: 1-NN type accuracy of {test.n_obs} transported held-out controls"
     return pd.DataFrame(rows).T.rename_axis(["cost", "tau"]), title
 
