@@ -28,7 +28,7 @@ from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.metrics import foscttm
 
 LINES = ("BJ", "GM", "H1", "K562")
-SNARE_TAUS = ((0.9, 0.9), (0.5, 1.0))
+SNARE_TAUS = ((0.98, 0.98), (0.9, 0.9))
 KNOWN = 0.1
 
 
@@ -66,7 +66,7 @@ def snareseq(options) -> tuple[pd.DataFrame, str]:
     held = np.zeros(n, dtype=bool)
     held[np.random.default_rng(0).choice(n, n // 5, replace=False)] = True
     rows = {}
-    for problem in ("quadratic", "fused"):
+    for problem in ("fused", "quadratic"):
         for taus in SNARE_TAUS:
             for line in LINES:
                 fused = problem == "fused"
