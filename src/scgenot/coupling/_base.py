@@ -24,7 +24,8 @@ class StartReport:
     start
         Name of the start.
     objective
-        Value reached, in units of the scaled costs.
+        Value reached, in units of the scaled costs; for starts that were not followed to the end a rough one, by few
+        directions of the costs.
     iterations
         Linearisations at the final epsilon; 0 for starts that were not followed that far.
     plan_change
