@@ -96,7 +96,8 @@ def snareseq(options) -> tuple[pd.DataFrame, str]:
                     "mass": summary["mass"].iloc[0],
                     "converged": float(summary["converged"].iloc[0]),
                 }
-                print(rows[problem, f"{taus[0]:g} / {taus[1]:g}", line], file=sys.stderr)
+                row = rows[problem, f"{taus[0]:g} / {taus[1]:g}", line]
+                print(problem, taus, line, {key: round(float(value), 3) for key, value in row.items()}, file=sys.stderr)
     title = "SNARE-seq, one line removed from RNA: growth and pairing at held-out cells"
     return pd.DataFrame(rows).T.rename_axis(["problem", "tau source / target", "line removed"]), title
 
