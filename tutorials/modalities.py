@@ -37,7 +37,8 @@ from sklearn.preprocessing import normalize
 
 import scgenot
 
-mudata.set_options(pull_on_update=False)
+if hasattr(mudata, "set_options"):  # before version 0.4
+    mudata.set_options(pull_on_update=False)
 folder = Path(os.environ.get("SCGENOT_DATA", "../../shared/data"))
 modalities = {name: ad.read_h5ad(folder / f"snareseq_celllines_{name}.h5ad") for name in ("atac", "rna")}
 for name, one in modalities.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from pathlib import Path
@@ -48,8 +49,8 @@ def run_demo(out: Path, *, max_steps: int | None = None, rng: int = 0, progress_
     """
     started = time.perf_counter()
     print(f"scgenot {scgenot.__version__}: which {TARGET} profile would a {SOURCE} cell have?\n")
-    # MuData is about to change a default, and says so at every step.
-    with mudata.set_options(pull_on_update=False):
+    # MuData before 0.4 is about to change a default, and says so at every step; from 0.4 on this is the default.
+    with mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else contextlib.nullcontext():
         cells = split_panels(rng)
         held = cells[SOURCE].obs["held_out"].to_numpy()
         train, test = _subset(cells, ~held), _subset(cells, held)
