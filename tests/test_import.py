@@ -25,8 +25,20 @@ FLOORS = {
     "pl": {"costs", "coupling", "metrics", "flow", "model", "tl"},
 } | dict.fromkeys(
     # The command line.
-    ("__main__", "_commands", "_demo"),
-    {"costs", "coupling", "metrics", "flow", "model", "tl", "pl", "datasets", "_commands", "_demo"},
+    ("__main__", "_commands", "_demo", "_demo_perturbation"),
+    {
+        "costs",
+        "coupling",
+        "metrics",
+        "flow",
+        "model",
+        "tl",
+        "pl",
+        "datasets",
+        "_commands",
+        "_demo",
+        "_demo_perturbation",
+    },
 )
 SHARED = {"_messages", "_rng", "_version"}
 ARRAY_ROOMS = ("costs", "coupling", "flow", "metrics", "datasets")

@@ -104,7 +104,7 @@ def scan_taus(
         If the grid is empty or has values out of range, if there are fewer than four cells a side, if labels are given
         for one side only or are not one a cell; and as :func:`solve_coupling`.
     """
-    config = config or CouplingConfig()
+    config = (config or CouplingConfig()).resolved("linear")
     taus, epsilons = _grid(taus, epsilons)
     check_count("max_cells", max_cells, minimum=_FEWEST)
     x, y = (np.asarray(_cells(name, cells)) for name, cells in (("source", source), ("target", target)))
