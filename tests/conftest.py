@@ -17,8 +17,11 @@ _ROOMS = ["scgenot.costs", "scgenot.coupling", "scgenot.flow", "scgenot.metrics"
 _HOOK = jaxtyping.install_import_hook(_ROOMS, "scgenot_tests_typechecker.check")
 
 import copy  # noqa: E402
+import gc  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import anndata as ad  # noqa: E402
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
@@ -94,6 +97,20 @@ def assert_same(adata: ad.AnnData, before: dict, *, new_uns: tuple[str, ...] = (
     assert set(after["uns"]) == set(before["uns"]) | set(new_uns)
     for key, value in before["uns"].items():
         assert after["uns"][key] == value, key
+
+
+# Each compiled program keeps some memory maps, of which Linux allows a process 65,530: beyond that, the compiler crashes.
+MAPS = Path("/proc/self/maps")
+MANY_MAPS = 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_programs():
+    """Forget what was compiled, between two files, before the process holds more of it than Linux lets it."""
+    yield
+    if MAPS.is_file() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 SCVI_UNS = ("_scvi_uuid", "_scvi_manager_uuid")

@@ -120,6 +120,8 @@ def test_starts_are_reported_best_first(shape_and_copy):
     assert [start.objective for start in polished] == sorted(start.objective for start in polished)
     assert found.objective == polished[0].objective
     assert {start.start for start in found.starts} >= {"product", "profiles", "components +++", "components -+-"}
+    assert polished[0].overlap == 1.0 and all(0.0 <= start.overlap <= 1.0 + 1e-6 for start in polished)
+    assert all(np.isnan(start.overlap) for start in found.starts if not start.polished)
     # They do differ: reflections of a lopsided cloud are worse optima.
     assert max(start.objective for start in found.starts) > 1.2 * found.objective
 

@@ -34,6 +34,8 @@ class StartReport:
         Whether it was among the best few, followed to the end.
     converged
         Whether its plan stood still.
+    overlap
+        Share of the mass that its plan has in common with the best one; NaN for starts that were not followed to the end.
     """
 
     start: str
@@ -42,6 +44,7 @@ class StartReport:
     plan_change: float
     polished: bool
     converged: bool
+    overlap: float = float("nan")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,9 +120,13 @@ def best_state(
             reports.append(StartReport(name, _value(state), iterations, float(state.change), True, converged))
         else:
             reports.append(StartReport(name, rough, 0, float(state.change), False, False))
-    best = min(kept, key=lambda one: _value(one[1]))
-    order = sorted(range(len(reports)), key=lambda k: (not reports[k].polished, reports[k].objective))
-    return best[1], [reports[k] for k in order]
+    best = min((state for _, state in kept), key=_value)
+    followed = iter(kept)
+    for k, report in enumerate(reports):
+        if report.polished:
+            overlap = 1.0 - 0.5 * float(jnp.abs(next(followed)[1].plan - best.plan).sum())
+            reports[k] = dataclasses.replace(report, overlap=overlap)
+    return best, sorted(reports, key=lambda one: (not one.polished, one.objective))
 
 
 def _value(state: QuadraticState) -> float:

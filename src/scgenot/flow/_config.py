@@ -32,8 +32,8 @@ class RescalingConfig:
         ``"deviance"``, ``eta - r log eta``: the divergence between measures, with errors weighed in proportion to mass.
         ``"squared"``, ``(eta - r)^2 / 2``: the paper's.
     steps
-        Number of optimisation steps. Few, on purpose: the marginals of a plan between samples carry the samples' noise,
-        which a smooth function averages out and a long fit reproduces.
+        Number of optimisation steps. The marginals of a plan between samples carry the samples' noise, which more steps
+        reproduce more of, above all with few cells.
     batch_size
         Cells a step; all of them where there are fewer.
     learning_rate

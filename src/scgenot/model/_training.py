@@ -139,7 +139,8 @@ class TrainingMixin:
         Returns
         -------
         Columns as in :class:`scgenot.coupling.Diagnostics`: objective, scale of the cost, epsilon, iterations,
-        marginal violation, mass, effective number of targets a source cell, converged or not.
+        marginal violation, mass, effective number of targets a source cell, converged or not. For quadratic problems also as
+        in :class:`scgenot.coupling.StartReport`; objectives of starts that were not followed to the end are rough ones.
 
         Raises
         ------
