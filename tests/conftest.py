@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 import types
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
+
+# Compilation takes most of the time, and most programs are compiled by several tests, processes and tutorials. Set before
+# JAX is imported; inherited by all processes that tests start; removed at the end by the process that made it.
+_COMPILED = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _COMPILED = tempfile.mkdtemp(prefix="scgenot-tests-")
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": _COMPILED,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 # Before anything imports these rooms: each annotated function then checks shapes and types of what goes in and out.
 # As type checkers read annotations (PEP 484): where `float` stands, a whole number will do.
@@ -97,6 +111,12 @@ def assert_same(adata: ad.AnnData, before: dict, *, new_uns: tuple[str, ...] = (
     assert set(after["uns"]) == set(before["uns"]) | set(new_uns)
     for key, value in before["uns"].items():
         assert after["uns"][key] == value, key
+
+
+def pytest_unconfigure(config):
+    """Remove what was compiled."""
+    if _COMPILED is not None:
+        shutil.rmtree(_COMPILED, ignore_errors=True)
 
 
 # Each compiled program keeps some memory maps, of which Linux allows a process 65,530: beyond that, the compiler crashes.
