@@ -70,7 +70,7 @@ class Diagnostics:
     effective_targets
         Exponential of the mean conditional entropy: among how many target cells a source cell's mass is spread.
     converged
-        Whether the violation came below the tolerance.
+        Whether the violation came below the tolerance; with landmarks, which are a sample, below 0.05.
     starts
         What became of each start of a quadratic problem, best first.
     """

@@ -18,7 +18,7 @@ from scgenot.coupling._lift import lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._quadratic_problem import QuadraticProblem, quadratic_problem
 from scgenot.coupling._sides import SharedTerm, Side
-from scgenot.coupling._sinkhorn import Potentials, solve_potentials
+from scgenot.coupling._sinkhorn import Potentials, refine_potentials
 from scgenot.coupling._starts import start_plans
 
 _POLISHED = 3
@@ -89,13 +89,14 @@ def quadratic_coupling(
         lift, features = fused.added_to(lift, 1.0 - alpha), (fused.source, fused.target)
         between = lifted_cost(lift[0].map.shape[1] + 2, fused.cost)
     geometry = Geometry(lift[0](source, features[0]), lift[1](target, features[1]), 1.0 / config.epsilon, between)
+    matrix, u, v, violation = settle(problem, state)
     whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     if whole:
-        matrix, u, v, violation = settle(problem, state)
         geometry, winner = dataclasses.replace(geometry, matrix=matrix), reports[0]
         potentials = Potentials(u, v, float(violation), winner.iterations, winner.converged)
     else:
-        potentials = solve_potentials(geometry, a, b, config, key=key)
+        found = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config)
+        potentials = dataclasses.replace(found, converged=found.converged and reports[0].converged)
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
     return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports))

@@ -8,15 +8,19 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._geometry import Geometry, soft_min_rows
 
+# Marginals of potentials that were extended from landmarks: off by no more than this, they have converged.
+LANDMARK_TOLERANCE = 0.05
 _PLAIN_STEPS = 10
 _COARSEST = 2048
 _REFINEMENT = 8
 _ENTRIES_A_CALL = 2e9
+# Extended potentials are swept over all cells as often as this many costs allow, and at least so often.
+_SWEPT_ENTRIES, _FEWEST_SWEEPS = 1e10, 30
 # Beyond this, exponentials would leave single precision.
 _LOG_LARGE = 50.0
 
@@ -96,6 +100,48 @@ def solve_potentials(
     # Extended from the coarse source cells, the column potential is defined on every target cell.
     v = extend_rows(geometry.rows(source, np.arange(m)).T, _log(_uniform(len(source))), coarse.u, config.tau_target)
     return _iterate(_stored(geometry, config), a, b, v, config, config.tolerance, config.max_iterations)
+
+
+def refine_potentials(
+    geometry: Geometry,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    landmarks: tuple[Int[np.ndarray, " k"], Float[Array, " k"], Float[Array, " k"]],
+    config: CouplingConfig,
+) -> Potentials:
+    """Extend potentials from landmarks to all cells, and sweep over these until the marginals fit, or often enough.
+
+    Parameters
+    ----------
+    geometry, a, b
+        Costs over epsilon and marginals of all cells.
+    landmarks
+        Rows of the source cells that are landmarks, their weights, and their potentials.
+    config
+        Taus, tolerance, limits.
+
+    Returns
+    -------
+    Potentials of all cells. Sampling of the landmarks shows in the marginals. Most of it goes in the first sweeps; what is
+    left is mass between groups of cells, which thousands of sweeps would have to carry from one to the other. The
+    optimal plan of a sample does not deserve these.
+    """
+    (n, m), (rows, weights, potential) = geometry.shape, landmarks
+    known = geometry.rows(rows, np.arange(m)).T
+    v = extend_rows(known, _log(weights), potential, config.tau_target)
+    geometry = _stored(geometry, config)
+    u = extend_rows(geometry, _log(b), v, config.tau_source)
+    sweeps = int(np.clip(_SWEPT_ENTRIES / (n * m), _FEWEST_SWEEPS, max(config.max_iterations, _FEWEST_SWEEPS)))
+    per_call, done, violation = int(np.clip(_ENTRIES_A_CALL / (n * m), 1, _PLAIN_STEPS)), 0, float("inf")
+    while done < sweeps and violation > config.tolerance:
+        # Over-relaxation sped up nothing here: sampling noise goes as fast without it, and the rest is too slow with it.
+        u, v, seen = sinkhorn_steps(
+            geometry, _log(a), _log(b), u, v, (config.tau_source, config.tau_target), 1.0, per_call
+        )
+        done, violation = done + per_call, float(seen)
+        if not np.isfinite(violation):
+            break
+    return Potentials(u, v, violation, done, violation <= max(config.tolerance, LANDMARK_TOLERANCE))
 
 
 def _stored(geometry: Geometry, config: CouplingConfig) -> Geometry:

@@ -119,8 +119,14 @@ def solve_coupling(
 
 
 def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
-    if summary.starts:
-        best = summary.starts[0]
+    best = summary.starts[0] if summary.starts else None
+    if best is not None and best.converged:
+        return (
+            f"The quadratic coupling converged over its landmarks, but over all cells its marginals are off by "
+            f"{summary.marginal_violation:.2g}. Try more `landmarks` (got {config.landmarks}) or a larger `epsilon` (got "
+            f"{config.epsilon:g})."
+        )
+    if best is not None:
         return (
             f"The quadratic coupling did not converge: the plan of its best start ({best.start}) still changed by "
             f"{best.plan_change:.2g} after {best.iterations} linearisations. Try a larger `epsilon` (got "
