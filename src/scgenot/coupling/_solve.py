@@ -128,9 +128,9 @@ def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
         )
     if best is not None:
         return (
-            f"The quadratic coupling did not converge: the plan of its best start ({best.start}) still changed by "
-            f"{best.plan_change:.2g} after {best.iterations} linearisations. Try a larger `epsilon` (got "
-            f"{config.epsilon:g})."
+            f"The quadratic coupling did not converge in {best.iterations} linearisations: the plan of its best start "
+            f"({best.start}) changed by {best.plan_change:.2g} in the last one, and its marginals are off by "
+            f"{summary.marginal_violation:.2g}. Try a larger `epsilon` (got {config.epsilon:g})."
         )
     return (
         f"The coupling did not converge: its marginals are off by {summary.marginal_violation:.2g} after "
