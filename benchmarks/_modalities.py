@@ -82,7 +82,10 @@ def task(paired: Paired, seed: int, known: float = 0.0) -> Task:
     names[rng.permutation(len(names))[round(known * len(names)) :]] = None
     source = ad.AnnData(obs=pd.DataFrame({"pair": names.to_numpy()}, index=[f"s{i}" for i in range(len(names))]))
     target = ad.AnnData(
-        obs=pd.DataFrame({"pair": names.to_numpy()[shuffled]}, index=[f"t{i}" for i in range(len(names))])
+        obs=pd.DataFrame(
+            {"pair": names.to_numpy()[shuffled], "label": train.labels[shuffled]},
+            index=[f"t{i}" for i in range(len(names))],
+        )
     )
     source.obsm["X_rep"], target.obsm["X_rep"] = train.source, train.target[shuffled]
     with warnings.catch_warnings():
@@ -130,11 +133,20 @@ def scores(cells: np.ndarray, one: Task, name: str) -> dict[str, float]:
 
 
 def all_scores(model: scgenot.GENOT, one: Task) -> dict[str, float]:
-    """Score the conditional mean of 30 samples, one sample, and the discrete plan that was learned from."""
+    """Score the conditional mean of 30 samples, one sample, and the discrete plan that was learned from.
+
+    "labels, probable": the most probable label by what each sample's neighbours say, as `tl.transfer_labels` has it.
+    """
     samples = held_samples(model, one.held.source)
     target = one.mdata["target"].obsm["X_rep"]
+    rows = np.arange(len(samples))
+    probabilities = model.get_label_probabilities(
+        "label", source_cells(one.held.source), target=one.mdata, indices=rows
+    )
+    probable = probabilities.columns.to_numpy()[probabilities.to_numpy().argmax(axis=1)]
     return (
         scores(samples.mean(axis=1), one, "mean")
+        | {"labels, probable": float((probable == one.held.labels).mean())}
         | scores(samples[:, 0], one, "sample")
         | scores(discrete(model, one.held.source, target), one, "discrete")
     )
