@@ -78,6 +78,14 @@ def test_coupling_summary_has_a_row_for_each_start(trained):
     assert set(summary["kind"]) == {"quadratic, global"}
 
 
+def test_coupling_summary_tells_that_landmarks_converged_and_all_cells_did_not(trained):
+    model = copy.copy(trained)
+    starts = (StartReport("profiles", 1.0, 9, 1e-4, True, True), StartReport("product", 2.0, 4, 1e-4, True, True))
+    whole = Diagnostics("quadratic, global, 9 x 9 landmarks", 1.0, 1.0, 0.05, 30, 0.2, 1.0, 7.0, False, starts)
+    model._coupling_diagnostics = _training._summary_rows(whole)
+    assert model.coupling_summary()["converged"].tolist() == [False, True]
+
+
 def test_before_training(model):
     assert model.history is None
     assert not model.is_trained_

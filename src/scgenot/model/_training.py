@@ -224,7 +224,10 @@ class TrainingMixin:
 def _summary_rows(diagnostics: Diagnostics) -> list[dict[str, Any]]:
     """Return one row a start; a linear problem has one optimum and one row."""
     whole = dataclasses.asdict(diagnostics)
-    return [whole | start for start in whole.pop("starts")] or [whole]
+    rows = [whole | start for start in whole.pop("starts")] or [whole]
+    # The best start may have converged over its landmarks, and the coupling of all cells not.
+    rows[0]["converged"] = whole["converged"]
+    return rows
 
 
 def _history(recorded: dict[str, tuple[list[int], list[float]]]) -> dict[str, pd.DataFrame]:
