@@ -98,7 +98,7 @@ model.coupling_summary()[columns]
 #   the size of the smallest group that you want to tell apart.
 # - `polished`: the best few starts are followed until the plan stands still; `converged` says whether it did.
 #
-# Here the best three starts reached one optimum, by different ways; the last ones, with about twice its objective, are
+# Here the best three starts reached one optimum or nearly so, by different ways; the last ones, with about twice its objective, are
 # bad ones. Had only one of those been tried, nothing would have told: there would be no lower objective to compare with.
 #
 # Convergence alone says little, too. With a much larger epsilon all is "converged", but a cell's mass is spread over more than

@@ -36,7 +36,7 @@ class CouplingConfig:
     tolerance
         Solving stops when the marginals are off by less than this, in total variation times two.
     max_iterations
-        Sinkhorn iterations at full size, at most.
+        Sinkhorn iterations at full size, at most. Quadratic problems with landmarks take fewer where cells are many.
     n_draws
         Targets drawn for each source cell in one pass over the coupling.
     warm_start

@@ -131,14 +131,15 @@ def refine_potentials(
     v = extend_rows(known, _log(weights), potential, config.tau_target)
     geometry = _stored(geometry, config)
     u = extend_rows(geometry, _log(b), v, config.tau_source)
-    sweeps = int(np.clip(_SWEPT_ENTRIES / (n * m), _FEWEST_SWEEPS, max(config.max_iterations, _FEWEST_SWEEPS)))
+    sweeps = min(max(int(_SWEPT_ENTRIES / (n * m)), _FEWEST_SWEEPS), config.max_iterations)
     per_call, done, violation = int(np.clip(_ENTRIES_A_CALL / (n * m), 1, _PLAIN_STEPS)), 0, float("inf")
     while done < sweeps and violation > config.tolerance:
         # Over-relaxation sped up nothing here: sampling noise goes as fast without it, and the rest is too slow with it.
+        steps = min(per_call, sweeps - done)
         u, v, seen = sinkhorn_steps(
-            geometry, _log(a), _log(b), u, v, (config.tau_source, config.tau_target), 1.0, per_call
+            geometry, _log(a), _log(b), u, v, (config.tau_source, config.tau_target), 1.0, steps
         )
-        done, violation = done + per_call, float(seen)
+        done, violation = done + steps, float(seen)
         if not np.isfinite(violation):
             break
     return Potentials(u, v, violation, done, violation <= max(config.tolerance, LANDMARK_TOLERANCE))
