@@ -64,7 +64,8 @@ class Geometry:
 
     def rows(self, source: Int[Array | np.ndarray, " k"], target: Int[Array | np.ndarray, " l"]) -> Geometry:
         """The costs between some of the cells."""
-        return Geometry(self.x[source], self.y[target], self.inverse, self.cost)
+        matrix = None if self.matrix is None else self.matrix[source][:, target]
+        return Geometry(self.x[source], self.y[target], self.inverse, self.cost, matrix)
 
 
 @partial(jax.jit, static_argnames="cost")
@@ -97,6 +98,42 @@ def soft_min_rows(geometry: Geometry, h: Float[Array, " m"]) -> Float[Array, " n
         return jnp.where(jnp.isfinite(top), top + jnp.log(total), -jnp.inf)
 
     return jax.lax.map(row_block, x).reshape(-1)[:n]
+
+
+@partial(jax.jit, static_argnames="width")
+def soft_min_groups(geometry: Geometry, h: Float[Array, " m"], width: int) -> Float[Array, "n groups"]:
+    """Return ``log sum_j exp(h_j - C_ij / epsilon)`` over each `width` consecutive columns j, for every row i.
+
+    `width` divides the block, or is a multiple of it.
+    """
+    n, m = geometry.shape
+    if geometry.matrix is not None:
+        logits = h[None, :] - geometry.inverse * geometry.matrix
+        return _log_sums(jnp.pad(logits, ((0, 0), (0, -m % width)), constant_values=-jnp.inf).reshape(n, -1, width))
+    x, block = _pad(geometry.x, n), BLOCK
+    y = jnp.pad(geometry.y, ((0, -m % block), (0, 0)), mode="edge").reshape(-1, block, geometry.y.shape[1])
+    h = jnp.pad(h, (0, -m % block), constant_values=-jnp.inf).reshape(-1, block)
+    groups = -(-m // width)
+
+    def row_block(rows: Float[Array, "r dx"]) -> Float[Array, "r groups"]:
+        def column_block(columns):
+            y_block, h_block = columns
+            logits = h_block[None, :] - geometry.inverse * geometry.cost(rows, y_block)
+            return _log_sums(logits.reshape(len(rows), -1, min(width, block)))
+
+        sums = jnp.moveaxis(jax.lax.map(column_block, (y, h)), 0, 1).reshape(len(rows), -1)
+        merged = max(width // block, 1)
+        sums = jnp.pad(sums, ((0, 0), (0, -sums.shape[1] % merged)), constant_values=-jnp.inf)
+        return _log_sums(sums.reshape(len(rows), -1, merged))[:, :groups]
+
+    return jax.lax.map(row_block, x).reshape(-1, groups)[:n]
+
+
+def _log_sums(logits: Float[Array, "r groups width"]) -> Float[Array, "r groups"]:
+    """Return log sums of exponentials over the last axis; -inf where nothing is finite."""
+    top = logits.max(axis=-1)
+    shift = jnp.where(jnp.isfinite(top), top, 0.0)
+    return shift + jnp.log(jnp.exp(logits - shift[..., None]).sum(axis=-1))
 
 
 @partial(jax.jit, static_argnames="n_draws")

@@ -115,7 +115,7 @@ def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, b, so
             return (state[2] > tolerance) & (state[3] < max_iterations)
 
         def steps(state):
-            u, v, violation = sinkhorn_steps(geometry, uniform, uniform, *state[:2], taus, 1.0, _CHECK_EVERY)
+            u, v, violation = sinkhorn_steps(geometry, uniform, uniform, *state[:2], taus, _CHECK_EVERY)
             return u, v, violation, state[3] + _CHECK_EVERY
 
         v = jnp.zeros(size)
