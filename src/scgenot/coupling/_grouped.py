@@ -32,7 +32,7 @@ class Groups:
     width: int
 
     @classmethod
-    def of(cls, points: Float[Array, "n d"]) -> Groups:
+    def of(cls, points: Float[Array | np.ndarray, "n d"]) -> Groups:
         """Order cells by the leaves of a tree of clusters."""
         from sklearn.cluster import BisectingKMeans
 
