@@ -120,9 +120,8 @@ def refine_potentials(
 
     Returns
     -------
-    Potentials of all cells. Sampling of the landmarks shows in the marginals. Most of it goes in the first sweeps; what is
-    left is mass between groups of cells, which thousands of sweeps would have to carry from one to the other. The
-    optimal plan of a sample does not deserve these.
+    Potentials of all cells. Sampling of the landmarks shows in the marginals, and goes in the first sweeps; the optimal plan
+    of a sample does not deserve many more.
     """
     (n, m), (rows, weights, potential) = geometry.shape, landmarks
     known = geometry.rows(rows, np.arange(m)).T
