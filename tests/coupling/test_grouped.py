@@ -119,11 +119,19 @@ def test_groups_hold_every_cell_once_and_are_compact(rng, n):
         assert np.mean(within) < 0.2 * cells.var(axis=0).sum()
 
 
-def test_groups_of_equal_cells():
+@pytest.mark.parametrize("seed", range(30))
+def test_groups_of_awkward_cells(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.choice([33, 34, 64, 65, 200]))
+    cells = rng.normal(size=(n, int(rng.choice([1, 2, 10])))) * 10.0 ** rng.integers(-6, 7) + rng.choice([0.0, 1e4])
+    if seed % 3 == 0:
+        cells[: rng.integers(1, n + 1)] = cells[0]
+    if seed % 5 == 0:
+        cells = cells[rng.integers(0, 3, n)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = Groups.of(np.ones((100, 3), np.float32))
-    np.testing.assert_array_equal(np.sort(found.order), np.arange(100))
+        found = Groups.of(cells.astype(np.float32))
+    np.testing.assert_array_equal(np.sort(found.order), np.arange(n))
 
 
 def test_same_input_same_potentials(rng):

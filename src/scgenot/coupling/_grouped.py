@@ -16,7 +16,7 @@ from scgenot.coupling._geometry import Geometry, soft_min_groups
 
 _GROUPS = 256
 _SMALLEST_GROUP = 32
-_CLUSTERS, _CLUSTERED_CELLS = 64, 8192
+_CLUSTERS, _CLUSTERED_CELLS, _FEWEST_CELLS = 64, 8192, 8
 # Balancing groups may take about a tenth of the time of a pass.
 _FEWEST_BALANCINGS, _BALANCING_SHARE, _BALANCING_TOLERANCE = 40, 0.25, 0.05
 _ENTRIES_A_CALL = 2e9
@@ -42,7 +42,9 @@ class Groups:
             return cls(np.arange(n), width)
         cells = np.asarray(points)
         some = cells[np.linspace(0, n - 1, min(n, _CLUSTERED_CELLS)).astype(int)]
-        found = BisectingKMeans(min(_CLUSTERS, len(some)), random_state=0).fit(some)
+        clusters = min(_CLUSTERS, len(some) // _FEWEST_CELLS)
+        # By size: by inertia it tries to split single cells, whose inertia rounding leaves above zero.
+        found = BisectingKMeans(clusters, random_state=0, bisecting_strategy="largest_cluster").fit(some)
         return cls(np.argsort(found.predict(cells), kind="stable"), width)
 
 
