@@ -41,7 +41,7 @@ def main() -> None:
     arguments.add_argument("--costs", choices=COSTS, nargs="+", default=["cosine, displaced"], help="Kang")
     arguments.add_argument("--types", nargs="+", default=None, help="Kang: types to remove, by default each in turn")
     arguments.add_argument("--landmarks", type=int, default=2048, help="SNARE-seq: cells a side that are solved over")
-    arguments.add_argument("--max-steps", type=int, default=1500, help="of the velocity field, where one is needed")
+    arguments.add_argument("--max-steps", type=int, default=1500, help="Kang and LARRY: of the velocity field")
     options = arguments.parse_args()
     warnings.filterwarnings("ignore", message="The coupling did not converge")
     for name in options.only:

@@ -76,7 +76,7 @@ def test_the_plan_is_that_of_plain_iterations(rng, taus, stored):
         geometry, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), jnp.zeros(M), taus, stages
     )
     expected = plain_plan(costs(geometry), a, b, taus)
-    assert violation <= 1e-5 and iterations <= 500
+    assert violation <= 1e-5 and iterations < 500
     assert np.abs(plan_of(geometry, a, b, u, v) - expected).sum() < 2e-3 * expected.sum()
 
 

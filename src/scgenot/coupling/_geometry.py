@@ -109,7 +109,8 @@ def soft_min_groups(geometry: Geometry, h: Float[Array, " m"], width: int) -> Fl
     n, m = geometry.shape
     if geometry.matrix is not None:
         logits = h[None, :] - geometry.inverse * geometry.matrix
-        return _log_sums(jnp.pad(logits, ((0, 0), (0, -m % width)), constant_values=-jnp.inf).reshape(n, -1, width))
+        padded = jnp.pad(logits, ((0, 0), (0, -m % width)), constant_values=-jnp.inf)
+        return jax.nn.logsumexp(padded.reshape(n, -1, width), axis=2)
     x, block = _pad(geometry.x, n), BLOCK
     y = jnp.pad(geometry.y, ((0, -m % block), (0, 0)), mode="edge").reshape(-1, block, geometry.y.shape[1])
     h = jnp.pad(h, (0, -m % block), constant_values=-jnp.inf).reshape(-1, block)
@@ -119,21 +120,14 @@ def soft_min_groups(geometry: Geometry, h: Float[Array, " m"], width: int) -> Fl
         def column_block(columns):
             y_block, h_block = columns
             logits = h_block[None, :] - geometry.inverse * geometry.cost(rows, y_block)
-            return _log_sums(logits.reshape(len(rows), -1, min(width, block)))
+            return jax.nn.logsumexp(logits.reshape(len(rows), -1, min(width, block)), axis=2)
 
         sums = jnp.moveaxis(jax.lax.map(column_block, (y, h)), 0, 1).reshape(len(rows), -1)
         merged = max(width // block, 1)
         sums = jnp.pad(sums, ((0, 0), (0, -sums.shape[1] % merged)), constant_values=-jnp.inf)
-        return _log_sums(sums.reshape(len(rows), -1, merged))[:, :groups]
+        return jax.nn.logsumexp(sums.reshape(len(rows), -1, merged), axis=2)[:, :groups]
 
     return jax.lax.map(row_block, x).reshape(-1, groups)[:n]
-
-
-def _log_sums(logits: Float[Array, "r groups width"]) -> Float[Array, "r groups"]:
-    """Return log sums of exponentials over the last axis; -inf where nothing is finite."""
-    top = logits.max(axis=-1)
-    shift = jnp.where(jnp.isfinite(top), top, 0.0)
-    return shift + jnp.log(jnp.exp(logits - shift[..., None]).sum(axis=-1))
 
 
 @partial(jax.jit, static_argnames="n_draws")

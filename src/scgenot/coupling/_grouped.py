@@ -16,7 +16,7 @@ from scgenot.coupling._geometry import Geometry, soft_min_groups
 
 _GROUPS = 256
 _SMALLEST_GROUP = 32
-_CLUSTERS, _CLUSTERED_CELLS, _FEWEST_CELLS = 64, 8192, 8
+_CLUSTERS, _CLUSTERED_CELLS, _CELLS_A_CLUSTER = 64, 8192, 8
 # Balancing groups may take about a tenth of the time of a pass.
 _FEWEST_BALANCINGS, _BALANCING_SHARE, _BALANCING_TOLERANCE = 40, 0.25, 0.05
 _ENTRIES_A_CALL = 2e9
@@ -42,7 +42,7 @@ class Groups:
             return cls(np.arange(n), width)
         cells = np.asarray(points)
         some = cells[np.linspace(0, n - 1, min(n, _CLUSTERED_CELLS)).astype(int)]
-        clusters = min(_CLUSTERS, len(some) // _FEWEST_CELLS)
+        clusters = min(_CLUSTERS, len(some) // _CELLS_A_CLUSTER)
         # By size: by inertia it tries to split single cells, whose inertia rounding leaves above zero.
         found = BisectingKMeans(clusters, random_state=0, bisecting_strategy="largest_cluster").fit(some)
         return cls(np.argsort(found.predict(cells), kind="stable"), width)
@@ -70,6 +70,19 @@ def grouped_potentials(
     the row potentials and one shift of the column potentials for each group are then optimal together (block coordinate
     ascent of the dual over more than the row potentials). Mass that must go from one group to another, which plain
     iterations move a little at a time, is where it belongs after a few passes.
+
+    Parameters
+    ----------
+    geometry
+        Costs over epsilon.
+    a, b
+        Marginals, each summing to 1; zeros are allowed.
+    v
+        Column potentials to start from, over the epsilon of the first stage.
+    taus
+        How strictly rows and columns are kept, in (0, 1].
+    stages
+        At least one; the last one is what is returned.
     """
     rows, columns = Groups.of(geometry.x), Groups.of(geometry.y)
     geometry = geometry.rows(rows.order, columns.order)
