@@ -16,7 +16,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from scgenot.coupling import Coupling, CouplingConfig, solve_coupling
-from scgenot.flow import FlowConfig, GENOTSolver, RescalingConfig, TrainConfig
+from scgenot.flow import FlowConfig, RescalingConfig, TrainConfig
+from scgenot.methods import GENOTSolver
 
 TAUS = ((0.95, 0.95), (0.9, 0.9), (0.5, 0.5), (0.95, 0.5), (1.0, 0.9))
 PROBLEMS = (("clusters", 2), ("clusters", 5), ("Gaussians", 2), ("Gaussians", 5))

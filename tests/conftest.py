@@ -27,7 +27,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 _CHECKER = types.ModuleType("scgenot_tests_typechecker")
 _CHECKER.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 sys.modules[_CHECKER.__name__] = _CHECKER
-_ROOMS = ["scgenot.costs", "scgenot.coupling", "scgenot.flow", "scgenot.metrics", "scgenot.datasets"]
+_ROOMS = [f"scgenot.{room}" for room in ("costs", "sinkhorn", "metrics", "datasets", "coupling", "flow", "methods")]
 _HOOK = jaxtyping.install_import_hook(_ROOMS, "scgenot_tests_typechecker.check")
 
 import copy  # noqa: E402

@@ -10,38 +10,27 @@ import pytest
 import scgenot
 
 PACKAGE = Path(scgenot.__file__).parent
-# What each room may import of this package: the floors below it.
-FLOORS = {
-    "_messages": set(),
-    "_rng": set(),
-    "_version": set(),
-    "costs": set(),
-    "coupling": {"costs"},
-    "metrics": set(),
-    "datasets": set(),
-    "flow": {"costs", "coupling", "metrics"},
-    "model": {"costs", "coupling", "metrics", "flow"},
-    "tl": {"costs", "coupling", "metrics", "flow", "model"},
-    "pl": {"costs", "coupling", "metrics", "flow", "model", "tl"},
-} | dict.fromkeys(
-    # The command line.
+# The floors, the ground first. A room imports only rooms that stand before its own floor.
+HOUSE = (
+    ("costs",),
+    ("sinkhorn",),
+    ("metrics", "datasets"),
+    ("coupling",),
+    ("flow",),
+    ("methods",),
+    ("data",),
+    ("model",),
+    ("tl",),
+    ("pl",),
     ("__main__", "_commands", "_demo", "_demo_perturbation"),
-    {
-        "costs",
-        "coupling",
-        "metrics",
-        "flow",
-        "model",
-        "tl",
-        "pl",
-        "datasets",
-        "_commands",
-        "_demo",
-        "_demo_perturbation",
-    },
 )
 SHARED = {"_messages", "_rng", "_version"}
-ARRAY_ROOMS = ("costs", "coupling", "flow", "metrics", "datasets")
+FLOORS = dict.fromkeys(SHARED, frozenset()) | {
+    room: frozenset(name for below in HOUSE[:number] for name in below) | (set(floor) if "__main__" in floor else set())
+    for number, floor in enumerate(HOUSE)
+    for room in floor
+}
+ARRAY_ROOMS = ("costs", "sinkhorn", "metrics", "datasets", "coupling", "flow", "methods")
 ABOVE_ARRAYS = {"anndata", "mudata", "scanpy", "scvi", "torch", "lightning"}
 
 
@@ -83,7 +72,7 @@ def test_importing_is_light():
 
 
 def test_array_rooms_do_not_load_the_floors_above():
-    loaded = loaded_after("import scgenot; scgenot.flow, scgenot.metrics, scgenot.datasets")
+    loaded = loaded_after("import scgenot; scgenot.methods, scgenot.metrics, scgenot.datasets")
     assert "jax" in loaded
     assert loaded & {"anndata", "mudata", "scanpy", "scvi", "torch", "lightning"} == set()
 

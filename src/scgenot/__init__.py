@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING, Any
 from scgenot._version import __version__
 
 if TYPE_CHECKING:
-    from scgenot import costs, coupling, datasets, flow, metrics, model, pl, tl
+    from scgenot import costs, coupling, data, datasets, flow, methods, metrics, model, pl, sinkhorn, tl
     from scgenot.model import GENOT
 
-__all__ = ["GENOT", "costs", "coupling", "datasets", "flow", "metrics", "model", "pl", "tl"]
+__all__ = [
+    "GENOT",
+    "costs",
+    "coupling",
+    "data",
+    "datasets",
+    "flow",
+    "methods",
+    "metrics",
+    "model",
+    "pl",
+    "sinkhorn",
+    "tl",
+]
 
 _ROOMS = frozenset(__all__) - {"GENOT"}
 

@@ -11,8 +11,8 @@ from scipy.stats import chi2
 
 from scgenot.costs import resolve_cost
 from scgenot.coupling import CouplingConfig, solve_coupling
-from scgenot.coupling._geometry import Geometry, draw_rows
 from scgenot.datasets import gaussian_pair
+from scgenot.sinkhorn._geometry import Geometry, draw_rows
 
 LIMITS = pytest.mark.parametrize("limits", [{}, {"dense_limit": 1}], ids=["dense", "blocked"])
 

@@ -8,9 +8,9 @@ import pytest
 from scipy.special import logsumexp
 
 from scgenot.costs import resolve_cost
-from scgenot.coupling._geometry import BLOCK, Geometry, soft_min_groups
-from scgenot.coupling._grouped import Groups, Stage, grouped_potentials
-from scgenot.coupling._sinkhorn import sinkhorn_steps
+from scgenot.sinkhorn._blocked import sinkhorn_steps
+from scgenot.sinkhorn._geometry import BLOCK, Geometry, soft_min_groups
+from scgenot.sinkhorn._grouped import Groups, Stage, grouped_potentials
 
 N, M, EPSILON = 173, 131, 0.3
 

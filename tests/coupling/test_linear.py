@@ -15,8 +15,8 @@ from scipy.spatial.distance import cdist
 
 from scgenot.costs import resolve_cost
 from scgenot.coupling import CouplingConfig, Diagnostics, available_couplings, solve_coupling
-from scgenot.coupling._geometry import Geometry, soft_min_rows
 from scgenot.datasets import gaussian_pair
+from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
 
 N, M = 40, 30
 TIGHT = CouplingConfig(epsilon=0.05, tolerance=1e-5, max_iterations=5000)

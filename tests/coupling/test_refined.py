@@ -7,8 +7,8 @@ import pytest
 
 from scgenot.costs import resolve_cost
 from scgenot.coupling import CouplingConfig
-from scgenot.coupling._geometry import Geometry
-from scgenot.coupling._sinkhorn import refine_potentials, solve_potentials
+from scgenot.sinkhorn._blocked import refine_potentials, solve_potentials
+from scgenot.sinkhorn._geometry import Geometry
 
 N, M, LANDMARKS = 300, 240, 60
 

@@ -9,9 +9,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from scgenot.coupling import CouplingConfig, solve_coupling
-from scgenot.flow import FlowConfig, GENOTSolver, RescalingConfig, TrainConfig
-from scgenot.flow._rescaling import evaluate_growth, fit_rescaling, rescaling_loss
+from scgenot.flow import FlowConfig, RescalingConfig, TrainConfig
 from scgenot.flow._scaling import Standardizer
+from scgenot.methods import GENOTSolver
+from scgenot.methods._growth import evaluate_growth, fit_rescaling, rescaling_loss
 
 N = 500
 ONE_STEP = TrainConfig(max_steps=1, batch_size=64, check_every=20, warmup_steps=0)
@@ -230,7 +231,7 @@ def test_the_template_has_the_weights_and_no_more(fit):
 
 @pytest.mark.parametrize("taus", [(0.9, 0.9), (1.0, 0.5)])
 def test_a_saved_model_has_the_growth(fit, populations, taus, tmp_path):
-    from scgenot.model._saving import flatten_arrays, read_model, unflatten_arrays, write_model
+    from scgenot.model.saving._files import flatten_arrays, read_model, unflatten_arrays, write_model
 
     solver, _ = fit(*taus)
     write_model(tmp_path / "model", {}, flatten_arrays(solver.weights), prefix="", overwrite=False)

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from scgenot.flow import GENOTSolver, ODEConfig, TrainConfig
+from scgenot.flow import ODEConfig, TrainConfig
 from scgenot.flow import _sampler as sampler
+from scgenot.methods import GENOTSolver
 
 N = 64
 

@@ -10,9 +10,10 @@ from flax import nnx
 
 from scgenot.coupling import CouplingConfig
 from scgenot.datasets import gaussian_pair
-from scgenot.flow import FlowConfig, GENOTSolver, HeldOut, TrainConfig, VelocityField
+from scgenot.flow import FlowConfig, HeldOut, TrainConfig, VelocityField
 from scgenot.flow import _trainer as trainer
 from scgenot.flow._trainer import ValidationSet, learning_rates, train_velocity
+from scgenot.methods import GENOTSolver
 from scgenot.metrics import cbw_uvp
 
 N = 64

@@ -6,10 +6,10 @@ from tests.conftest import SMALL
 from tests.model.modalities import FEW, as_one_anndata, build, make_mdata
 
 from scgenot import GENOT
+from scgenot.data._links import known_pairs
+from scgenot.data._split import split_cells
 from scgenot.flow import HeldOut
 from scgenot.model import _training
-from scgenot.model._links import known_pairs
-from scgenot.model._split import split_cells
 
 ONE = {"population_key": "assay", "source": "atac", "target": "rna", "source_rep": "X_lsi", "target_rep": "X_pca"}
 
@@ -148,7 +148,7 @@ def test_pairs_that_do_not_meet():
 
 
 def test_a_label_is_no_pair(monkeypatch):
-    monkeypatch.setattr("scgenot.model._links._MOST_PAIRS", 100)
+    monkeypatch.setattr("scgenot.data._links._MOST_PAIRS", 100)
     with pytest.raises(ValueError, match="`pairs_key` names .* pairs: a name is shared by many cells.*`shared_rep`"):
         build(make_mdata(), setup={"pairs_key": "kind"})
 

@@ -137,7 +137,7 @@ def test_overwriting_forgets_the_earlier_anndata(trained, tmp_path):
     assert GENOT.load(tmp_path / "model").adata is None
 
 
-@pytest.mark.parametrize("failing", ["json.dumps", "scgenot.model._saving.save_file"])
+@pytest.mark.parametrize("failing", ["json.dumps", "scgenot.model.saving._files.save_file"])
 def test_a_save_that_fails_leaves_the_earlier_model(trained, ready, saved, monkeypatch, failing):
     other = GENOT(ready, flow_config=SMALL)
     other.train(**BRIEF, rng=5)
@@ -152,7 +152,7 @@ def test_a_save_that_fails_leaves_the_earlier_model(trained, ready, saved, monke
     np.testing.assert_array_equal(GENOT.load(saved, make_adata()).sample(n_samples=2), trained.sample(n_samples=2))
 
 
-@pytest.mark.parametrize("failing", ["json.dumps", "scgenot.model._saving.save_file"])
+@pytest.mark.parametrize("failing", ["json.dumps", "scgenot.model.saving._files.save_file"])
 def test_a_first_save_that_fails_leaves_no_directory_in_the_way(trained, tmp_path, monkeypatch, failing):
     def fail(*args, **kwargs):
         raise OSError("no space left on device")

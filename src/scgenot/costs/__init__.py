@@ -11,6 +11,7 @@ from any cells to chosen cells of that population.
 
 from scgenot.costs._anchored import Anchored, AnchoredCost
 from scgenot.costs._cost import Block, Cost, CostLike, Pairwise, Source, Target
+from scgenot.costs._displaced import displaced_cost, settled
 from scgenot.costs._geodesic import Geodesic
 from scgenot.costs._named import _sqeuclidean as _sqeuclidean
 from scgenot.costs._precomputed import Precomputed
@@ -32,8 +33,10 @@ __all__ = [
     "available_costs",
     "check_scale_cost",
     "cost_scale",
+    "displaced_cost",
     "matrix_scale",
     "register_cost",
     "resolve_cost",
     "resolve_cost_pair",
+    "settled",
 ]

@@ -1,8 +1,8 @@
 """How cells are paired: arrays in, a coupling out."""
 
+from scgenot.costs import displaced_cost
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._displaced import displaced_cost
 from scgenot.coupling._scan import TauScan, scan_taus
 from scgenot.coupling._solve import CouplingKind, available_couplings, solve_coupling
 

@@ -6,6 +6,7 @@ import dataclasses
 
 from scgenot._messages import check_count, check_positive, check_unit
 from scgenot.costs import CostLike, ScaleCost, check_scale_cost, resolve_cost, resolve_cost_pair
+from scgenot.sinkhorn import SinkhornConfig
 
 # Squared differences of distances are what a quadratic problem sums: squared distances in their place would leave all weight
 # to the largest. Its epsilon is in units of these squares, hence smaller.
@@ -96,6 +97,11 @@ class CouplingConfig:
             cost=cost if self.cost is None else self.cost,
             epsilon=epsilon if self.epsilon is None else self.epsilon,
         )
+
+    @property
+    def sinkhorn(self) -> SinkhornConfig:
+        """What the linear problem is solved with; epsilon has to be resolved."""
+        return SinkhornConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SinkhornConfig)})
 
     def swapped(self) -> CouplingConfig:
         """Return the config of the opposite direction."""

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scgenot.costs import Anchored, Cost
-from scgenot.coupling._pairs import PairProfile
+from scgenot.coupling.quadratic._pairs import PairProfile
 
 _BLOCK = 4096
 # The bilinear term is kept in so many directions that its largest error is this share of epsilon, or in the last many.

@@ -1,128 +1,144 @@
-"""The linear minibatch coupling of the GENOT paper: one small transport problem in each training step."""
+"""What all minibatch couplings have in common: batches of source cells in, pairs out."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from functools import partial
+from collections.abc import Iterator
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost
-from scgenot.coupling._batches import BatchCoupling, choose, draw_batch
+from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._geometry import Geometry
-from scgenot.coupling._sinkhorn import extend_rows, sinkhorn_steps
+from scgenot.sinkhorn import Geometry, draw_rows, soft_min_rows
 
-_CHECK_EVERY = 10
+_BATCH = 1024
+_TRIAL_BATCHES = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class MinibatchCoupling(BatchCoupling):
-    """Pairs from linear problems between small random samples (Klein et al., algorithm 1)."""
+class BatchCoupling(Coupling):
+    """Pairs from entropic problems between small random samples of both populations.
 
-    source: Float[Array, "n d"]
-    target: Float[Array, "m d"]
-    cost: Cost
-    scale: float
+    Kept for comparison: each batch sees few targets, so its rows are wider or narrower than the true ones, and every
+    training step waits for a solver. Epsilon has the same unit in each batch, that of the whole populations' scale.
+    """
 
-    @property
-    def kind(self) -> str:
-        """What its diagnostics call it."""
-        return "linear, minibatch"
+    a: Float[Array, " n"]
+    b: Float[Array, " m"]
+    config: CouplingConfig
 
     @property
-    def unit(self) -> float:
-        """What costs are divided by."""
-        return self.scale
+    def source_marginal(self) -> Float[Array, " n"]:
+        """Mass that each source cell sends; over all batches this is known only where the problem is balanced."""
+        return self.a
 
-    def swapped(self) -> MinibatchCoupling:
-        """Return the same coupling seen from the other side."""
-        return dataclasses.replace(
-            self,
-            source=self.target,
-            target=self.source,
-            a=self.b,
-            b=self.a,
-            cost=self.cost.swapped(),
-            config=self.config.swapped(),
+    @property
+    def target_marginal(self) -> Float[Array, " m"]:
+        """Mass that each target cell gets; over all batches this is known only where the problem is balanced."""
+        return self.b
+
+    @property
+    def marginal_kinds(self) -> tuple[MarginalKind, MarginalKind]:
+        """Marginals whose tau is below 1 are not known: each batch has its own."""
+        taus = self.config.tau_source, self.config.tau_target
+        return tuple("kept" if tau == 1.0 else "unknown" for tau in taus)
+
+    @cached_property
+    def diagnostics(self) -> Diagnostics:
+        """How solving goes, measured on a few batches."""
+        source = choose(jax.random.key(0), self.a, (_TRIAL_BATCHES, min(_BATCH, len(self.a))))
+        report = self.solve(jax.random.key(1), source, resample=False)[2]
+        violation = float(report["violation"].max())
+        return Diagnostics(
+            kind=self.kind,
+            objective=float("nan"),
+            scale=self.unit,
+            epsilon=self.config.epsilon,
+            iterations=float(report["iterations"].mean()),
+            marginal_violation=violation,
+            mass=float(report["mass"].mean()),
+            effective_targets=float(report["effective_targets"].mean()),
+            converged=violation <= self.config.tolerance,
         )
 
-    def extend(
-        self,
-        source: Float[Array | np.ndarray, "k dx"],
-        target: Float[Array | np.ndarray, "l dy"],
-        *,
-        shared: None = None,
-    ) -> MinibatchCoupling:
-        """Return minibatch couplings between other cells of the two populations, with the same cost and scale."""
-        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
-        return dataclasses.replace(self, source=jnp.asarray(source), target=jnp.asarray(target), a=a, b=b)
+    def conditional(
+        self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
+    ) -> Int[Array, "k n_draws"]:
+        """Draw target indices for each source index; every draw comes from a batch of its own."""
+        k = len(source_indices)
+        batch_size = min(_BATCH, k)
+        batches = -(-k // batch_size)
+        fill_key, solve_key = jax.random.split(key)
+        fill = choose(fill_key, self.a, (batches * batch_size - k,))
+        once = jnp.concatenate([jnp.asarray(source_indices, jnp.int32), fill])
+        source = jnp.tile(once, n_draws).reshape(-1, batch_size)
+        drawn = self.solve(solve_key, source, resample=False)[1]
+        return drawn.reshape(n_draws, -1)[:, :k].T
 
+    def pairs(
+        self, key: jax.Array, *, batch_size: int, steps: int
+    ) -> Iterator[tuple[Int[Array, "steps batch"], Int[Array, "steps batch"]]]:
+        """Yield, without end, source and target indices for `steps` training batches at a time."""
+        relaxed = min(self.config.tau_source, self.config.tau_target) < 1.0
+        round_ = 0
+        while True:
+            source_key, solve_key = jax.random.split(jax.random.fold_in(key, round_))
+            source = choose(source_key, self.a, (steps, batch_size))
+            yield self.solve(solve_key, source, resample=relaxed)[:2]
+            round_ += 1
+
+    @property
+    @abc.abstractmethod
+    def kind(self) -> str:
+        """What its diagnostics call it."""
+
+    @property
+    @abc.abstractmethod
+    def unit(self) -> float:
+        """What costs are divided by."""
+
+    @abc.abstractmethod
     def solve(
         self, key: jax.Array, source: Int[Array, "steps batch"], *, resample: bool
     ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], dict[str, Float[Array, " steps"]]]:
-        """Solve one problem for each row of `source`."""
-        numbers = (
-            1.0 / (self.scale * self.config.epsilon),
-            (self.config.tau_source, self.config.tau_target),
-            self.config.tolerance,
-            self.config.max_iterations,
-        )
-        return _solve_batches(self.cost, resample, self.source, self.target, self.b, source, key, numbers)
+        """Solve one problem for each row of `source`; return source and target indices, and how it went.
+
+        With `resample`, source cells follow the mass that they send, otherwise they stay as they are.
+        """
 
 
-def minibatch_coupling(
-    key: jax.Array,
-    source: Float[Array, "n d"],
-    target: Float[Array, "m d"],
-    a: Float[Array, " n"],
-    b: Float[Array, " m"],
-    config: CouplingConfig,
-) -> MinibatchCoupling:
-    """Set up the paper's coupling. Nothing is solved yet; see :class:`MinibatchCoupling`.
-
-    Raises
-    ------
-    ValueError
-        If the cost needs the whole population.
-    """
-    del key  # Every draw is given a key of its own.
-    cost = resolve_cost(config.cost)
-    if isinstance(cost, AnchoredCost):
-        raise ValueError(
-            f"`cost`={cost.name!r} is a cost over the whole population, which a batch does not see. Use coupling='global'."
-        )
-    scale = cost_scale(cost, source, target, config.scale_cost)
-    return MinibatchCoupling(a, b, config, jnp.asarray(source), jnp.asarray(target), cost, scale)
+def choose(key: jax.Array, weights: Float[Array, " n"], shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """Draw indices in proportion to `weights`."""
+    quantiles = jax.random.uniform(key, shape)
+    cumulative = jnp.cumsum(weights / weights.sum())
+    return jnp.minimum(jnp.searchsorted(cumulative, quantiles, side="right"), len(weights) - 1).astype(jnp.int32)
 
 
-@partial(jax.jit, static_argnames=("cost", "resample"))
-def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, b, source, key, numbers):
-    inverse, taus, tolerance, max_iterations = numbers
-    size = source.shape[1]
-    uniform = jnp.full(size, -jnp.log(size))
-
-    def one_batch(batch):
-        target_key, *draw_keys = jax.random.split(batch["key"], 3)
-        rows = batch["source"]
-        columns = choose(target_key, b, (size,))
-        geometry = Geometry(source_cells[rows], target_cells[columns], inverse, cost).stored()
-
-        def more(state):
-            return (state[2] > tolerance) & (state[3] < max_iterations)
-
-        def steps(state):
-            u, v, violation = sinkhorn_steps(geometry, uniform, uniform, *state[:2], taus, _CHECK_EVERY)
-            return u, v, violation, state[3] + _CHECK_EVERY
-
-        v = jnp.zeros(size)
-        u = extend_rows(geometry, uniform, v, taus[0])
-        u, v, violation, iterations = jax.lax.while_loop(more, steps, (u, v, jnp.inf, 0))
-        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample)
-        return rows[order], columns[drawn], report | {"violation": violation, "iterations": iterations}
-
-    keys = jax.random.split(key, source.shape[0])
-    return jax.lax.map(one_batch, {"key": keys, "source": source})
+def draw_batch(
+    geometry: Geometry,
+    u: Float[Array, " k"],
+    v: Float[Array, " k"],
+    keys: tuple[jax.Array, jax.Array],
+    *,
+    resample: bool,
+) -> tuple[Int[Array, " k"], Int[Array, " k"], dict[str, Float[Array, ""]]]:
+    """Return places of source and of target cells within a solved batch of uniform weights, its mass and its width."""
+    size = geometry.shape[0]
+    order_key, row_key = keys
+    weights = v - jnp.log(size)
+    log_row = u - jnp.log(size) + soft_min_rows(geometry, weights)
+    log_p = jax.nn.log_softmax(weights[None, :] - geometry.inverse * geometry.matrix, axis=1)
+    report = {
+        "mass": jnp.exp(log_row).sum(),
+        "effective_targets": jnp.exp(-jnp.mean(jnp.sum(jnp.exp(log_p) * log_p, axis=1))),
+    }
+    order = jnp.arange(size)
+    if resample:
+        order = choose(order_key, jax.nn.softmax(log_row), (size,))
+    some = dataclasses.replace(geometry, x=geometry.x[order], matrix=geometry.matrix[order])
+    return order, draw_rows(some, weights, row_key, jnp.arange(size), 1)[:, 0], report

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost, resolve_cost_pair
-from scgenot.coupling._batches import BatchCoupling, choose, draw_batch
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._geometry import Geometry
-from scgenot.coupling._gromov import iterate, plan_for, settle
+from scgenot.coupling._global_quadratic import best_state
 from scgenot.coupling._lift import lifted_cost
-from scgenot.coupling._quadratic import best_state
-from scgenot.coupling._quadratic_problem import dense_problem
+from scgenot.coupling._minibatch import BatchCoupling, choose, draw_batch
+from scgenot.coupling.quadratic._iterate import iterate, plan_for, settle
+from scgenot.coupling.quadratic._problem import dense_problem
+from scgenot.sinkhorn import Geometry
 
 _REFERENCE = 512
 _REPEATS = 20

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._geometry import Geometry, draw_rows, pair_costs, soft_min_rows
 from scgenot.coupling._lift import Lift
-from scgenot.coupling._sinkhorn import Potentials, extend_rows
+from scgenot.sinkhorn import Geometry, Potentials, draw_rows, extend_rows, pair_costs, soft_min_rows
 
 _ENTROPY_CELLS = 2048
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int, Shaped
 
 from scgenot._messages import check_count, check_positive, check_unit
 from scgenot.costs import cost_scale, resolve_cost
+from scgenot.costs._displaced import settled
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._displaced import settled
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._solve import _cells, solve_coupling
 

@@ -14,11 +14,11 @@ from jaxtyping import Array, Float, Int
 from scgenot._messages import one_of
 from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._linear import linear_coupling
-from scgenot.coupling._lowrank import lowrank_coupling
-from scgenot.coupling._minibatch import minibatch_coupling
+from scgenot.coupling._global_linear import linear_coupling
+from scgenot.coupling._global_quadratic import quadratic_coupling
+from scgenot.coupling._low_rank import lowrank_coupling
+from scgenot.coupling._minibatch_linear import minibatch_coupling
 from scgenot.coupling._minibatch_quadratic import quadratic_minibatch_coupling
-from scgenot.coupling._quadratic import quadratic_coupling
 
 CouplingKind: TypeAlias = Literal["global", "minibatch", "low_rank"]
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
-from scgenot.flow._matching import matching_loss, noise_and_time
+from scgenot.flow._path import matching_loss, noise_and_time
 
 Params: TypeAlias = Any
 _VALIDATION_PAIRS = 4096

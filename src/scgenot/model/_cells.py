@@ -9,9 +9,8 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Int
 
-from scgenot.flow import GENOTSolver
-from scgenot.model._places import Data, PopulationSpec
-from scgenot.model._populations import read_representation, select_rows
+from scgenot.data import Data, PopulationSpec, read_representation, select_rows
+from scgenot.methods import GENOTSolver
 from scgenot.model._problem import cost_name
 
 

@@ -10,19 +10,19 @@ import jax
 
 from scgenot._messages import one_of
 from scgenot.coupling import CouplingConfig, available_couplings
-from scgenot.flow import FlowConfig, GENOTSolver
+from scgenot.data import Data, PopulationSpec, representation_names
+from scgenot.flow import FlowConfig
+from scgenot.methods import GENOTSolver
 from scgenot.model._cells import CellsMixin
 from scgenot.model._growth import GrowthMixin
 from scgenot.model._labels import LabelsMixin
-from scgenot.model._persistence import PersistenceMixin
-from scgenot.model._places import Data, PopulationSpec
-from scgenot.model._populations import representation_names
 from scgenot.model._problem import check_widths, choose_problem, cost_name, with_given_costs, with_options
 from scgenot.model._queries import QueriesMixin
 from scgenot.model._reverse import ReverseMixin
 from scgenot.model._scvi import BaseModelClass
 from scgenot.model._setup import SetupMixin
 from scgenot.model._training import TrainingMixin
+from scgenot.model.saving import PersistenceMixin
 
 
 class GENOT(

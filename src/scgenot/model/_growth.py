@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from scgenot._messages import one_of
-from scgenot.flow import GENOTSolver
-from scgenot.model._places import Data
+from scgenot.data import Data
+from scgenot.methods import GENOTSolver
 
 _POPULATIONS = ("source", "target")
 

@@ -13,9 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from scgenot._messages import check_count
 from scgenot._rng import RNG
+from scgenot.data import Data, obs_column, population_rows, read_representation, select_rows
 from scgenot.flow import ODEConfig
-from scgenot.model._places import Data
-from scgenot.model._populations import obs_column, population_rows, read_representation, select_rows
 
 
 class LabelsMixin:

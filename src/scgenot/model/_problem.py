@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from scgenot._messages import did_you_mean, one_of
 from scgenot.costs import Cost, resolve_cost
 from scgenot.coupling import CouplingConfig
-from scgenot.model._places import PopulationSpec
+from scgenot.data import PopulationSpec
 
 PROBLEMS = ("linear", "quadratic", "fused")
 GIVEN = "precomputed"

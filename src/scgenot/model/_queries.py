@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 
 from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
-from scgenot.flow import GENOTSolver, ODEConfig, conditional_mean, conditional_variance, cosine_variance
+from scgenot.data import Data
+from scgenot.flow import ODEConfig, conditional_mean, conditional_variance, cosine_variance
+from scgenot.methods import GENOTSolver
 from scgenot.model._labels import label_entropy
-from scgenot.model._places import Data
 
 
 @dataclasses.dataclass(frozen=True)

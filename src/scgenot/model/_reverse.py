@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from scgenot._rng import RNG, as_key
-from scgenot.model._places import swapped_arguments
+from scgenot.data import swapped_arguments
 from scgenot.model._problem import swapped_config
 from scgenot.model._scvi import make_current
 

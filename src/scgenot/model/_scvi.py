@@ -10,9 +10,15 @@ from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.data.fields import BaseAnnDataField
 from scvi.model.base import BaseModelClass
 
-from scgenot.model._links import check_distances, check_shared, count_pairs
-from scgenot.model._places import Data, PopulationSpec
-from scgenot.model._populations import population_rows, read_population
+from scgenot.data import (
+    Data,
+    PopulationSpec,
+    check_distances,
+    check_shared,
+    count_pairs,
+    population_rows,
+    read_population,
+)
 
 __all__ = ["AnnDataManager", "BaseModelClass", "make_current", "manager_for"]
 

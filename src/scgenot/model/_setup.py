@@ -8,7 +8,7 @@ from typing import Any
 from anndata import AnnData
 from mudata import MuData
 
-from scgenot.model._places import Data, PopulationSpec
+from scgenot.data import Data, PopulationSpec
 from scgenot.model._scvi import manager_for
 
 

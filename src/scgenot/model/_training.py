@@ -14,12 +14,10 @@ import pandas as pd
 from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, Diagnostics, solve_coupling
-from scgenot.flow import GENOTSolver, HeldOut, TrainConfig
-from scgenot.model._cost_arrays import CostArrays, cost_arrays
-from scgenot.model._links import known_pairs
-from scgenot.model._populations import Population, read_population
+from scgenot.data import CostArrays, Population, Split, cost_arrays, known_pairs, read_population, split_cells
+from scgenot.flow import HeldOut, TrainConfig
+from scgenot.methods import GENOTSolver
 from scgenot.model._problem import with_options
-from scgenot.model._split import Split, split_cells
 
 
 class TrainingMixin:

@@ -79,8 +79,7 @@ def suggest_tau(
         range; `adata` is left as it was.
     """
     # The model's room loads scvi-tools, which takes many seconds: only when it is needed.
-    from scgenot.model._places import Place
-    from scgenot.model._populations import obs_column, read_population
+    from scgenot.data import Place, obs_column, read_population
 
     here = {"population_key": population_key, "weights_key": weights_key}
     places = [Place(side, source_rep, category=one, **here) for side, one in (("source", source), ("target", target))]

@@ -12,14 +12,13 @@ from jaxtyping import Array, Float, Int
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._base import StartReport
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._geometry import Geometry
-from scgenot.coupling._gromov import QuadraticState, polish, settle, solve_from
 from scgenot.coupling._lift import lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
-from scgenot.coupling._quadratic_problem import QuadraticProblem, quadratic_problem
-from scgenot.coupling._sides import SharedTerm, Side
-from scgenot.coupling._sinkhorn import Potentials, refine_potentials
-from scgenot.coupling._starts import start_plans
+from scgenot.coupling.quadratic._iterate import QuadraticState, polish, settle, solve_from
+from scgenot.coupling.quadratic._problem import QuadraticProblem, quadratic_problem
+from scgenot.coupling.quadratic._sides import SharedTerm, Side
+from scgenot.coupling.quadratic._starts import start_plans
+from scgenot.sinkhorn import Geometry, Potentials, refine_potentials
 
 _POLISHED = 3
 _MAX_POLISH = 200
@@ -95,7 +94,7 @@ def quadratic_coupling(
         geometry, winner = dataclasses.replace(geometry, matrix=matrix), reports[0]
         potentials = Potentials(u, v, float(violation), winner.iterations, winner.converged)
     else:
-        found = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config)
+        found = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config.sinkhorn)
         potentials = dataclasses.replace(found, converged=found.converged and reports[0].converged)
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"

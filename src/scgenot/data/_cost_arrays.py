@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-from scgenot.model._links import distances
-from scgenot.model._places import Data, PopulationSpec
-from scgenot.model._populations import Population
+from scgenot.data._links import distances
+from scgenot.data._places import Data, PopulationSpec
+from scgenot.data._populations import Population
 
 Places = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]
 

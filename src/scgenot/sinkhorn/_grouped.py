@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot.coupling._geometry import Geometry, soft_min_groups
+from scgenot.sinkhorn._geometry import Geometry, soft_min_groups
 
 _GROUPS = 256
 _SMALLEST_GROUP = 32

@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from scgenot._messages import did_you_mean
-from scgenot.model._places import Data, Place, PopulationSpec
-from scgenot.model._populations import Population, listed
+from scgenot.data._places import Data, Place, PopulationSpec
+from scgenot.data._populations import Population, listed
 
 _MOST_PAIRS = 10_000_000
 _BLOCK = 2048

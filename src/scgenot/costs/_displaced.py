@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from scgenot.costs import Cost, CostLike, resolve_cost
+from scgenot.costs._cost import Cost, CostLike
+from scgenot.costs._registry import resolve_cost
 
 
 @dataclasses.dataclass(frozen=True)

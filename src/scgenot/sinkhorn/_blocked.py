@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._geometry import Geometry, soft_min_rows
-from scgenot.coupling._grouped import Stage, grouped_potentials, mass_difference
+from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
+from scgenot.sinkhorn._grouped import Stage, grouped_potentials, mass_difference
 
 # Marginals of potentials that were extended from landmarks: off by no more than this, they have converged.
 LANDMARK_TOLERANCE = 0.05
@@ -21,6 +20,35 @@ _COARSEST = 2048
 _REFINEMENT = 8
 # Extended potentials are swept over all cells as often as this many costs allow, and at least so often.
 _SWEPT_ENTRIES, _FEWEST_SWEEPS = 1e10, 30
+
+
+@dataclasses.dataclass(frozen=True)
+class SinkhornConfig:
+    """What a linear entropic problem is solved with.
+
+    Attributes
+    ----------
+    epsilon
+        Factor of the entropy, in units of the scaled cost: says how far to anneal.
+    tau_source, tau_target
+        How strictly each marginal is kept, in (0, 1].
+    tolerance
+        Solving stops when the marginals are off by less than this, in total variation times two.
+    max_iterations
+        Iterations at full size, at most.
+    dense_limit
+        Costs of more entries than this are computed block by block, again in each pass, and never stored.
+    coarse_limit
+        Problems with more entries than this are first solved on random subsets of the cells.
+    """
+
+    epsilon: float
+    tau_source: float = 1.0
+    tau_target: float = 1.0
+    tolerance: float = 1e-3
+    max_iterations: int = 2000
+    dense_limit: int = 2**24
+    coarse_limit: int = 2**24
 
 
 @partial(
@@ -56,7 +84,7 @@ def solve_potentials(
     geometry: Geometry,
     a: Float[Array, " n"],
     b: Float[Array, " m"],
-    config: CouplingConfig,
+    config: SinkhornConfig,
     *,
     key: jax.Array,
 ) -> Potentials:
@@ -105,7 +133,7 @@ def refine_potentials(
     a: Float[Array, " n"],
     b: Float[Array, " m"],
     landmarks: tuple[Int[np.ndarray, " k"], Float[Array, " k"], Float[Array, " k"]],
-    config: CouplingConfig,
+    config: SinkhornConfig,
 ) -> Potentials:
     """Extend potentials from landmarks to all cells, and sweep over these until the marginals fit, or often enough.
 
@@ -131,7 +159,7 @@ def refine_potentials(
     return dataclasses.replace(found, converged=found.violation <= max(config.tolerance, LANDMARK_TOLERANCE))
 
 
-def _iterated(geometry: Geometry, a, b, v, config: CouplingConfig, stages: Sequence[Stage]) -> Potentials:
+def _iterated(geometry: Geometry, a, b, v, config: SinkhornConfig, stages: Sequence[Stage]) -> Potentials:
     n, m = geometry.shape
     if geometry.matrix is None and n * m <= config.dense_limit:
         geometry = geometry.stored()
@@ -139,7 +167,7 @@ def _iterated(geometry: Geometry, a, b, v, config: CouplingConfig, stages: Seque
     return Potentials(u, v, violation, done, violation <= stages[-1].tolerance)
 
 
-def _annealing(config: CouplingConfig) -> list[Stage]:
+def _annealing(config: SinkhornConfig) -> list[Stage]:
     """Return a few rough iterations at larger epsilons, four times smaller each time."""
     powers = int(np.log(max(1.0 / config.epsilon, 1.0)) / np.log(4.0))
     return [Stage(4.0**k, 10 * config.tolerance, 20) for k in range(powers, 0, -1)]

@@ -9,8 +9,8 @@ import numpy as np
 
 from scgenot import costs
 from scgenot.costs import Cost, available_costs
+from scgenot.costs._displaced import Displaced
 from scgenot.coupling import displaced_cost
-from scgenot.coupling._displaced import Displaced
 from scgenot.model._problem import GIVEN, cost_name
 
 

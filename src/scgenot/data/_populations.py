@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from mudata import MuData
 
 from scgenot._messages import did_you_mean
-from scgenot.model._places import Data, Place
+from scgenot.data._places import Data, Place
 
 _FEWEST_CELLS = 2
 _SHOWN_NAMES = 3

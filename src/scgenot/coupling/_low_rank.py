@@ -11,11 +11,10 @@ from jaxtyping import Array, Float
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._base import StartReport
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._geometry import Geometry
 from scgenot.coupling._lift import Lift, anchor_lifts, lifted_cost
 from scgenot.coupling._potential import PotentialCoupling
-from scgenot.coupling._sides import Side
-from scgenot.coupling._sinkhorn import solve_potentials
+from scgenot.coupling.quadratic._sides import Side
+from scgenot.sinkhorn import Geometry, solve_potentials
 
 _STARTS = ("random", "two ranks", "k-means")
 _MAX_ITERATIONS = 2000
@@ -120,7 +119,7 @@ def _coupled(key, sides, lifts, factors, out, reports, best, a, b, config) -> Po
         Lift(right.anchored, right.scale, lifts[1][1].map, 2.0 * right.weights, one_first=True),
     )
     geometry = Geometry(lift[0](left.cells), lift[1](right.cells), 1.0 / config.epsilon, lifted_cost())
-    potentials = solve_potentials(geometry, a, b, config, key=key)
+    potentials = solve_potentials(geometry, a, b, config.sinkhorn, key=key)
     reports = [reports[best], *(report for k, report in enumerate(reports) if k != best)]
     kind = f"quadratic, low rank ({out.g.shape[0]})"
     converged = potentials.converged and reports[0].converged

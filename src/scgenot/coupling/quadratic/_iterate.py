@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from scgenot.coupling._dense import dense_sinkhorn
-from scgenot.coupling._quadratic_problem import QuadraticProblem, linearised_cost, quadratic_cost
+from scgenot.coupling.quadratic._problem import QuadraticProblem, linearised_cost, quadratic_cost
+from scgenot.sinkhorn import dense_sinkhorn
 
 _STAGES = 8
 _ROUNDS, _MANY_ROUNDS = 3, 8

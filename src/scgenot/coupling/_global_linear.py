@@ -11,10 +11,9 @@ from jaxtyping import Array, Float
 
 from scgenot.costs import AnchoredCost, cost_scale, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._geometry import Geometry
 from scgenot.coupling._lift import Lift, anchor_lifts, lifted_cost
 from scgenot.coupling._potential import PotentialCoupling
-from scgenot.coupling._sinkhorn import solve_potentials
+from scgenot.sinkhorn import Geometry, solve_potentials
 
 
 def linear_coupling(
@@ -57,7 +56,7 @@ def linear_coupling(
         geometry = Geometry(jnp.asarray(source), jnp.asarray(target), 1.0 / (scale * config.epsilon), cost)
     if source.shape[0] * target.shape[0] <= config.dense_limit:
         geometry = geometry.stored()
-    potentials = solve_potentials(geometry, a, b, config, key=key)
+    potentials = solve_potentials(geometry, a, b, config.sinkhorn, key=key)
     return PotentialCoupling(geometry, a, b, potentials, config, "linear, global", scale, lift=lift)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int
 
-from scgenot.model._populations import Population
+from scgenot.data._populations import Population
 
 _FEWEST_TRAINING = 2
 

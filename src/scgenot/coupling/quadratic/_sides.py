@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from scgenot.costs import Anchored, Cost, cost_scale, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift
-from scgenot.coupling._pairs import PairProfile, pair_profiles
+from scgenot.coupling.quadratic._pairs import PairProfile, pair_profiles
 
 
 @dataclasses.dataclass(frozen=True)

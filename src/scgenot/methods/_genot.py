@@ -16,12 +16,12 @@ from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
-from scgenot.flow._rescaling import POPULATIONS, empty_rescaling, evaluate_growth, fit_rescalings, growth_of_kind
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._trainer import TrainResult, train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import VelocityField
+from scgenot.methods._growth import POPULATIONS, empty_rescaling, evaluate_growth, fit_rescalings, growth_of_kind
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,10 @@ from anndata import read_h5ad
 from mudata import MuData, read_h5mu
 
 from scgenot._version import __version__
+from scgenot.data import Data, Place, PopulationSpec, has_column, obs_column, representation_width
 from scgenot.flow import FlowConfig
-from scgenot.model._places import Data, Place, PopulationSpec
-from scgenot.model._populations import has_column, obs_column, representation_width
-from scgenot.model._saved_costs import plain_cost, saved_cost
-from scgenot.model._saving import ADATA, MUDATA, flatten_arrays, read_model, unflatten_arrays, write_model
+from scgenot.model.saving._costs import plain_cost, saved_cost
+from scgenot.model.saving._files import ADATA, MUDATA, flatten_arrays, read_model, unflatten_arrays, write_model
 
 
 class PersistenceMixin:

@@ -1,0 +1,127 @@
+"""The linear minibatch coupling of the GENOT paper: one small transport problem in each training step."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost
+from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._minibatch import BatchCoupling, choose, draw_batch
+from scgenot.sinkhorn import Geometry, extend_rows, sinkhorn_steps
+
+_CHECK_EVERY = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class MinibatchCoupling(BatchCoupling):
+    """Pairs from linear problems between small random samples (Klein et al., algorithm 1)."""
+
+    source: Float[Array, "n d"]
+    target: Float[Array, "m d"]
+    cost: Cost
+    scale: float
+
+    @property
+    def kind(self) -> str:
+        """What its diagnostics call it."""
+        return "linear, minibatch"
+
+    @property
+    def unit(self) -> float:
+        """What costs are divided by."""
+        return self.scale
+
+    def swapped(self) -> MinibatchCoupling:
+        """Return the same coupling seen from the other side."""
+        return dataclasses.replace(
+            self,
+            source=self.target,
+            target=self.source,
+            a=self.b,
+            b=self.a,
+            cost=self.cost.swapped(),
+            config=self.config.swapped(),
+        )
+
+    def extend(
+        self,
+        source: Float[Array | np.ndarray, "k dx"],
+        target: Float[Array | np.ndarray, "l dy"],
+        *,
+        shared: None = None,
+    ) -> MinibatchCoupling:
+        """Return minibatch couplings between other cells of the two populations, with the same cost and scale."""
+        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
+        return dataclasses.replace(self, source=jnp.asarray(source), target=jnp.asarray(target), a=a, b=b)
+
+    def solve(
+        self, key: jax.Array, source: Int[Array, "steps batch"], *, resample: bool
+    ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], dict[str, Float[Array, " steps"]]]:
+        """Solve one problem for each row of `source`."""
+        numbers = (
+            1.0 / (self.scale * self.config.epsilon),
+            (self.config.tau_source, self.config.tau_target),
+            self.config.tolerance,
+            self.config.max_iterations,
+        )
+        return _solve_batches(self.cost, resample, self.source, self.target, self.b, source, key, numbers)
+
+
+def minibatch_coupling(
+    key: jax.Array,
+    source: Float[Array, "n d"],
+    target: Float[Array, "m d"],
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    config: CouplingConfig,
+) -> MinibatchCoupling:
+    """Set up the paper's coupling. Nothing is solved yet; see :class:`MinibatchCoupling`.
+
+    Raises
+    ------
+    ValueError
+        If the cost needs the whole population.
+    """
+    del key  # Every draw is given a key of its own.
+    cost = resolve_cost(config.cost)
+    if isinstance(cost, AnchoredCost):
+        raise ValueError(
+            f"`cost`={cost.name!r} is a cost over the whole population, which a batch does not see. Use coupling='global'."
+        )
+    scale = cost_scale(cost, source, target, config.scale_cost)
+    return MinibatchCoupling(a, b, config, jnp.asarray(source), jnp.asarray(target), cost, scale)
+
+
+@partial(jax.jit, static_argnames=("cost", "resample"))
+def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, b, source, key, numbers):
+    inverse, taus, tolerance, max_iterations = numbers
+    size = source.shape[1]
+    uniform = jnp.full(size, -jnp.log(size))
+
+    def one_batch(batch):
+        target_key, *draw_keys = jax.random.split(batch["key"], 3)
+        rows = batch["source"]
+        columns = choose(target_key, b, (size,))
+        geometry = Geometry(source_cells[rows], target_cells[columns], inverse, cost).stored()
+
+        def more(state):
+            return (state[2] > tolerance) & (state[3] < max_iterations)
+
+        def steps(state):
+            u, v, violation = sinkhorn_steps(geometry, uniform, uniform, *state[:2], taus, _CHECK_EVERY)
+            return u, v, violation, state[3] + _CHECK_EVERY
+
+        v = jnp.zeros(size)
+        u = extend_rows(geometry, uniform, v, taus[0])
+        u, v, violation, iterations = jax.lax.while_loop(more, steps, (u, v, jnp.inf, 0))
+        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample)
+        return rows[order], columns[drawn], report | {"violation": violation, "iterations": iterations}
+
+    keys = jax.random.split(key, source.shape[0])
+    return jax.lax.map(one_batch, {"key": keys, "source": source})

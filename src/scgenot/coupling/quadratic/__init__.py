@@ -1,0 +1,1 @@
+"""How the global quadratic coupling is solved: problem, iteration, starts, landmarks, shared features and pairs."""

@@ -1,0 +1,38 @@
+"""Entropic transport on the ground floor: passes over costs, draws from rows of a plan, and two Sinkhorn solvers.
+
+:func:`dense_sinkhorn` repeats on one small matrix of costs, inside compiled code; :func:`solve_potentials` goes from coarse to
+fine over costs that need not fit in memory.
+"""
+
+from scgenot.sinkhorn._blocked import (
+    LANDMARK_TOLERANCE,
+    Potentials,
+    SinkhornConfig,
+    extend_rows,
+    refine_potentials,
+    sinkhorn_steps,
+    solve_potentials,
+)
+from scgenot.sinkhorn._dense import dense_sinkhorn
+from scgenot.sinkhorn._geometry import Geometry, draw_rows, pair_costs, soft_min_groups, soft_min_rows
+from scgenot.sinkhorn._grouped import Groups, Stage, grouped_potentials, mass_difference
+
+__all__ = [
+    "LANDMARK_TOLERANCE",
+    "Geometry",
+    "Groups",
+    "Potentials",
+    "SinkhornConfig",
+    "Stage",
+    "dense_sinkhorn",
+    "draw_rows",
+    "extend_rows",
+    "grouped_potentials",
+    "mass_difference",
+    "pair_costs",
+    "refine_potentials",
+    "sinkhorn_steps",
+    "soft_min_groups",
+    "soft_min_rows",
+    "solve_potentials",
+]
