@@ -25,7 +25,7 @@ HOUSE = (
     ("__main__", "_commands", "_demo", "_demo_perturbation"),
 )
 SHARED = {"_messages", "_rng", "_version"}
-FLOORS = dict.fromkeys(SHARED, frozenset()) | {
+FLOORS = dict.fromkeys(sorted(SHARED), frozenset()) | {
     room: frozenset(name for below in HOUSE[:number] for name in below) | (set(floor) if "__main__" in floor else set())
     for number, floor in enumerate(HOUSE)
     for room in floor
