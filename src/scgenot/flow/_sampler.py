@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt
 
 from scgenot.flow._config import ODEConfig
+from scgenot.flow._result import Params
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import Params
 
 _SOLVERS = {
     "midpoint": diffrax.Midpoint,

@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
 from scgenot.flow._path import matching_loss, noise_and_time
+from scgenot.flow._result import Params, Stopped, TrainResult
 
-Params: TypeAlias = Any
 _VALIDATION_PAIRS = 4096
 _EXPLODED = 10.0
 
@@ -53,28 +53,6 @@ class ValidationSet:
         i, j = next(coupling.pairs(pair_key, batch_size=_VALIDATION_PAIRS, steps=1))
         noise, times = noise_and_time(noise_key, _VALIDATION_PAIRS, target.shape[1])
         return cls(source[i[0]], target[j[0]], noise, times)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """Weights and what happened.
-
-    Attributes
-    ----------
-    params
-        The weights to use.
-    history
-        For each quantity, steps and values.
-    steps
-        Optimisation steps done.
-    stopped
-        Why training ended: ``"max_steps"``, ``"early_stopping"``, ``"interrupted"`` or ``"diverged"``.
-    """
-
-    params: Params
-    history: dict[str, tuple[list[int], list[float]]]
-    steps: int
-    stopped: str
 
 
 def train_velocity(
@@ -122,7 +100,7 @@ def train_velocity(
     rates = learning_rates(config)
     recorder = _Recorder(config, validation, graphdef, extra_metrics)
     run = partial(_run_steps, graphdef, config.max_grad_norm, config.ema_decay)
-    good, done, stopped = params, 0, "max_steps"
+    good, done, stopped = params, 0, Stopped.MAX_STEPS
     watch = _Divergence(params)
     with tqdm(total=config.max_steps, disable=not progress_bar, desc="Training", unit="step") as bar:
         try:
@@ -136,7 +114,7 @@ def train_velocity(
                 state, losses = run(state, source, target, i, j, rate, call_key, count)
                 losses = np.asarray(losses)[:count]
                 if watch.seen(losses, before, done):
-                    stopped, good, done = "diverged", watch.good, watch.good_steps
+                    stopped, good, done = Stopped.DIVERGED, watch.good, watch.good_steps
                     break
                 loss = float(losses.mean())
                 done += count
@@ -145,11 +123,11 @@ def train_velocity(
                 bar.update(count)
                 bar.set_postfix(shown, refresh=False)
                 if recorder.should_stop:
-                    stopped = "early_stopping"
+                    stopped = Stopped.EARLY_STOPPING
                     break
         except KeyboardInterrupt:
-            stopped = "interrupted"
-    if stopped == "diverged":
+            stopped = Stopped.INTERRUPTED
+    if stopped is Stopped.DIVERGED:
         warnings.warn(
             f"The training loss exploded; the last good weights are kept, those after {done} steps. "
             "Try a smaller `learning_rate`, or look for extreme values in the data.",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,47 +12,42 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from scgenot._messages import check_count, one_of
+from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
-from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling
+from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, solve_coupling
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import TrainResult, train_velocity
+from scgenot.flow._trainer import train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import VelocityField
-from scgenot.methods._growth import POPULATIONS, empty_rescaling, evaluate_growth, fit_rescalings, growth_of_kind
+from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescalings
+from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
 
 @dataclasses.dataclass(frozen=True)
-class GENOTSolver:
+class GENOTSolver(Method):
     """A conditional flow from source cells to distributions of target cells.
 
-    Create it with :meth:`fit`, or from saved weights.
-
-    Attributes
-    ----------
-    source_dim, target_dim
-        Number of features of the two spaces.
-    config
-        The velocity field.
-    weights
-        Weights and units; ``None`` before training.
-    marginal_kinds
-        How the marginals of source and target relate to the prior weights, as in the coupling that was learned. It
-        tells which networks for growth there are.
+    Create it with :meth:`fit`, which couples two populations and learns from the coupling, or with its dimensions and a
+    :class:`scgenot.flow.FlowConfig`, and let it :meth:`learn` from a coupling that exists.
     """
 
-    source_dim: int
-    target_dim: int
-    config: FlowConfig
-    weights: FlowWeights | None = None
-    marginal_kinds: tuple[MarginalKind, MarginalKind] = ("kept", "kept")
+    name: ClassVar[str] = "genot"
+    needs: ClassVar[Literal["pairs"]] = "pairs"
+    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True)
+    config_type: ClassVar[type] = FlowConfig
 
     @property
     def graphdef(self) -> nnx.GraphDef:
         """Static structure of the velocity field."""
         return nnx.split(self._abstract())[0]
+
+    @classmethod
+    def config_from(cls, saved: Mapping[str, Any]) -> FlowConfig:
+        """Return the config that ``dataclasses.asdict`` wrote, also in a version that had fewer fields."""
+        return FlowConfig.from_dict(saved)
 
     @classmethod
     def fit(
@@ -97,20 +92,49 @@ class GENOTSolver:
         ValueError
             As :func:`scgenot.coupling.solve_coupling`.
         """
-        flow_config, train_config = flow_config or FlowConfig(), train_config or TrainConfig()
-        coupling_key, init_key, train_key, validation_key, growth_key = jax.random.split(as_key(rng), 5)
+        key = as_key(rng)
         if coupling is None:
+            coupling_key = jax.random.split(key, 5)[0]
             coupling = solve_coupling(coupling_key, source, target, kind=coupling_kind, config=coupling_config)
-        source, target = np.asarray(source, np.float32), np.asarray(target, np.float32)
-        source_units = Standardizer.fit(source, coupling.source_marginal, flow_config.standardize)
-        target_units = Standardizer.fit(target, coupling.target_marginal, flow_config.standardize)
-        solver = cls(source.shape[1], target.shape[1], flow_config, marginal_kinds=coupling.marginal_kinds)
-        rngs = nnx.Rngs(params=init_key)
-        graphdef, params = nnx.split(VelocityField(solver.source_dim, solver.target_dim, flow_config, rngs=rngs))
-        validation, metrics = validate_on(validation_key, graphdef, coupling, (source_units, target_units), held_out)
+        blank = cls(np.shape(source)[1], np.shape(target)[1], flow_config or FlowConfig())
+        data = FitData(source, target, coupling, held_out=held_out)
+        learned, result = blank.learn(key, data, train_config or TrainConfig(), progress_bar=progress_bar)
+        return learned, result, coupling
+
+    def learn(
+        self, key: jax.Array, data: FitData, train_config: TrainConfig, *, progress_bar: bool = True
+    ) -> tuple[GENOTSolver, TrainResult]:
+        """Learn the conditional laws of a coupling, and growth where its marginals are relaxed.
+
+        Parameters
+        ----------
+        key
+            JAX key. The result is a function of it and of the data.
+        data
+            Cells and their coupling, conditions, held-out cells.
+        train_config
+            Steps, batch size, schedule.
+        progress_bar
+            Whether to show one.
+
+        Returns
+        -------
+        The solver with its weights, and what happened in training.
+        """
+        # The first of five is :meth:`fit`'s, for the coupling.
+        _, init_key, train_key, validation_key, growth_key = jax.random.split(key, 5)
+        config, coupling = self.config, data.coupling
+        source, target = self.cells(data.source), self.cells(data.target, "target")
+        source_units = Standardizer.fit(source, coupling.source_marginal, config.standardize)
+        target_units = Standardizer.fit(target, coupling.target_marginal, config.standardize)
+        graphdef, params = nnx.split(
+            VelocityField(self.source_dim, self.target_dim, config, rngs=nnx.Rngs(params=init_key))
+        )
+        units = source_units, target_units
+        validation, metrics = validate_on(validation_key, graphdef, coupling, units, data.held_out)
         cells = source_units.forward(jnp.asarray(source)), target_units.forward(jnp.asarray(target))
         # First, so that an interrupted training leaves it, too.
-        rescaling = fit_rescalings(growth_key, coupling, cells, flow_config.rescaling)
+        rescaling = fit_rescalings(growth_key, coupling, cells, config.rescaling)
         result = train_velocity(
             train_key,
             graphdef,
@@ -122,54 +146,9 @@ class GENOTSolver:
             extra_metrics=metrics,
             progress_bar=progress_bar,
         )
-        weights = FlowWeights(result.params, source_units, target_units, rescaling)
-        return dataclasses.replace(solver, weights=weights), result, coupling
-
-    def sample(
-        self,
-        rng: RNG,
-        x: Float[Array | np.ndarray, "n dx"],
-        n_samples: int = 30,
-        *,
-        ode: ODEConfig | None = None,
-        cell_ids: Int[np.ndarray, " n"] | None = None,
-        rows: int | None = None,
-    ) -> Float[np.ndarray, "n s dy"]:
-        """Draw targets for source cells.
-
-        Parameters
-        ----------
-        rng
-            Seed, generator or key.
-        x
-            Source cells in the user's units.
-        n_samples
-            Samples a cell.
-        ode
-            How the flow's equation is solved.
-        cell_ids
-            Numbers that tie samples to cells: a cell with the same number, features and `rng` gets the same samples,
-            whichever other cells are asked for. Its place in `x` by default.
-        rows
-            Rows (cells times samples) solved at once.
-
-        Returns
-        -------
-        Samples in the user's units.
-
-        Raises
-        ------
-        ValueError
-            If `x` has another width than the source space, or `n_samples` is below 1.
-        RuntimeError
-            If the solver has no weights.
-        """
-        check_count("n_samples", n_samples)
-        x = self._cells(x)
-        samples = np.empty((len(x), n_samples, self.target_dim), np.float32)
-        for place, block in self.sample_blocks(rng, x, n_samples, ode=ode, cell_ids=cell_ids, rows=rows):
-            samples[place] = block
-        return samples
+        weights = FlowWeights(result.params, *units, rescaling)
+        learned = dataclasses.replace(self, weights=weights, marginal_kinds=tuple(coupling.marginal_kinds))
+        return learned, result
 
     def sample_blocks(
         self,
@@ -177,48 +156,29 @@ class GENOTSolver:
         x: Float[Array | np.ndarray, "n dx"],
         n_samples: int = 30,
         *,
+        condition: Float[Array | np.ndarray, "..."] | None = None,
         ode: ODEConfig | None = None,
         cell_ids: Int[np.ndarray, " n"] | None = None,
         rows: int | None = None,
     ) -> Iterator[tuple[slice, Float[np.ndarray, "k s dy"]]]:
         """Yield what :meth:`sample` returns, a run of consecutive cells at a time, to summarise without keeping it."""
-        weights = self._trained()
+        weights = self.trained()
         check_count("n_samples", n_samples)
-        x = self._cells(x)
+        x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, n_samples, ode or ODEConfig(), rows=rows)
+        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, int(n_samples), ode or ODEConfig(), rows=rows)
 
     def growth(
-        self, x: Float[Array | np.ndarray, "n d"], population: Literal["source", "target"] = "source"
+        self,
+        x: Float[Array | np.ndarray, "n d"],
+        population: Literal["source", "target"] = "source",
+        *,
+        condition: Float[Array | np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, " n"]:
-        """Return how much mass cells send (source) or get (target) per unit of their prior mass.
-
-        Parameters
-        ----------
-        x
-            Cells of the population in the user's units, not necessarily training cells.
-        population
-            Whose cells they are.
-
-        Returns
-        -------
-        Growth: the density of the plan's marginal with respect to the prior one. 1 is kept; near 0 has no counterpart.
-        Exactly 1 where the marginal was not relaxed.
-
-        Raises
-        ------
-        ValueError
-            If `population` is neither, `x` has another width than its space, or the coupling was a minibatch one with
-            this marginal relaxed, which does not tell growth.
-        RuntimeError
-            If the solver has no weights.
-        """
-        if population not in POPULATIONS:
-            raise ValueError(one_of("population", population, POPULATIONS))
-        weights, x = self._trained(), self._cells(x, population)
-        kind = self.marginal_kinds[POPULATIONS.index(population)]
-        if kind != "relaxed":
-            return growth_of_kind(kind, population, len(x))
+        """Return how much mass cells send or get per unit of their prior mass; see :meth:`Method.growth`."""
+        weights, x = self.trained(), self.cells(x, population)
+        if self.marginal_kinds[POPULATIONS.index(population)] != "relaxed":
+            return self.growth_without_network(x, population)
         units = weights.source_units if population == "source" else weights.target_units
         return evaluate_growth(weights.rescaling[population], units, x, self.config.rescaling)
 
@@ -230,21 +190,6 @@ class GENOTSolver:
             name: empty_rescaling(dim, self.config.rescaling)[1] for name, kind, dim in sides if kind == "relaxed"
         }
         return FlowWeights(nnx.split(self._abstract())[1], source, target, rescaling)
-
-    def _trained(self) -> FlowWeights:
-        if self.weights is None:
-            raise RuntimeError("this solver has no weights yet. Create it with `GENOTSolver.fit`.")
-        return self.weights
-
-    def _cells(self, x: Any, population: str = "source") -> Float[np.ndarray, "n d"]:
-        x = np.asarray(x, np.float32)
-        width = self.source_dim if population == "source" else self.target_dim
-        if x.ndim != 2 or x.shape[1] != width:
-            raise ValueError(
-                f"`x` must be cells x {width} features, as in training, got shape {x.shape}. "
-                "Use the representation that the model was trained on."
-            )
-        return x
 
     def _abstract(self) -> VelocityField:
         build = lambda: VelocityField(self.source_dim, self.target_dim, self.config, rngs=nnx.Rngs(0))

@@ -12,11 +12,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from scgenot.coupling import Coupling, MarginalKind
+from scgenot.coupling import Coupling
 from scgenot.flow._config import RescalingConfig
 from scgenot.flow._scaling import Standardizer
+from scgenot.methods._method import POPULATIONS
 
-POPULATIONS = ("source", "target")
 # softplus(_ONE) = 1: networks start from the mean growth.
 _ONE = math.log(math.expm1(1.0))
 # Keeps the logarithm of a growth finite that underflows.
@@ -180,23 +180,6 @@ def evaluate_growth(
         padded = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
         found.append(np.asarray(_growth(graphdef, params, units, padded))[: len(block)])
     return np.concatenate(found)
-
-
-def growth_of_kind(kind: MarginalKind, population: str, n: int) -> Float[np.ndarray, " n"]:
-    """Return the growth of `n` cells of a population without a network: 1 where its marginal is kept.
-
-    Raises
-    ------
-    ValueError
-        If its marginal is not known.
-    """
-    if kind == "kept":
-        return np.ones(n, np.float32)
-    raise ValueError(
-        f"`population`={population!r}: its growth is not known. `tau_{population}` is below 1, and either the coupling is "
-        "a minibatch one, whose batches each have marginals of their own, or the model was saved before growth was "
-        "learned. Train with the 'global' coupling."
-    )
 
 
 @partial(jax.jit, static_argnames="graphdef")
