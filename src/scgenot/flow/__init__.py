@@ -1,11 +1,12 @@
 """Conditional flow matching on a coupling: velocity field, trainer, sampler."""
 
 from scgenot.flow._config import FlowConfig, ODEConfig, RescalingConfig, TrainConfig
-from scgenot.flow._path import matching_loss, noise_and_time
+from scgenot.flow._path import NoiseToTarget, Path, matching_loss, noise_and_time
+from scgenot.flow._result import Stopped, TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._summaries import conditional_mean, conditional_variance, cosine_variance
-from scgenot.flow._trainer import TrainResult, train_velocity
+from scgenot.flow._trainer import train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import VelocityField
 
@@ -13,9 +14,12 @@ __all__ = [
     "FlowConfig",
     "FlowWeights",
     "HeldOut",
+    "NoiseToTarget",
     "ODEConfig",
+    "Path",
     "RescalingConfig",
     "Standardizer",
+    "Stopped",
     "TrainConfig",
     "TrainResult",
     "VelocityField",

@@ -35,7 +35,7 @@ class RescalingConfig:
         Number of optimisation steps. The marginals of a plan between samples carry the samples' noise, which more steps
         reproduce more of, above all with few cells.
     batch_size
-        Cells a step; all of them where there are fewer.
+        Cells a step, drawn evenly over the prior mass; with fewer cells than this, each is drawn more than once.
     learning_rate
         Peak learning rate of Adam, which falls to zero along a cosine.
     """

@@ -1,6 +1,7 @@
-"""Learning methods on arrays: fit to two coupled populations, then say where any source cell goes."""
+"""Learning methods on arrays: learn from two coupled populations, then say where any source cell goes."""
 
 from scgenot.methods._genot import GENOTSolver
 from scgenot.methods._growth import Rescaling
+from scgenot.methods._method import Abilities, FitData, Method
 
-__all__ = ["GENOTSolver", "Rescaling"]
+__all__ = ["Abilities", "FitData", "GENOTSolver", "Method", "Rescaling"]

@@ -3,56 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
-from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling
+from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, solve_coupling
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._path import NoiseToTarget
+from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import TrainResult, train_velocity
+from scgenot.flow._trainer import keys, train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
-from scgenot.flow._velocity import VelocityField
-from scgenot.methods._growth import POPULATIONS, empty_rescaling, evaluate_growth, fit_rescalings, growth_of_kind
+from scgenot.flow._velocity import abstract_velocity, initial_weights
+from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, plan_growth
+from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
+
+PATH = NoiseToTarget()
 
 
 @dataclasses.dataclass(frozen=True)
-class GENOTSolver:
+class GENOTSolver(Method):
     """A conditional flow from source cells to distributions of target cells.
 
-    Create it with :meth:`fit`, or from saved weights.
-
-    Attributes
-    ----------
-    source_dim, target_dim
-        Number of features of the two spaces.
-    config
-        The velocity field.
-    weights
-        Weights and units; ``None`` before training.
-    marginal_kinds
-        How the marginals of source and target relate to the prior weights, as in the coupling that was learned. It
-        tells which networks for growth there are.
+    Create it with :meth:`fit`, which couples two populations and learns from the coupling, or with its dimensions and a
+    :class:`scgenot.flow.FlowConfig`, and let it :meth:`learn` from a coupling that exists.
     """
 
-    source_dim: int
-    target_dim: int
-    config: FlowConfig
-    weights: FlowWeights | None = None
-    marginal_kinds: tuple[MarginalKind, MarginalKind] = ("kept", "kept")
+    name: ClassVar[str] = "genot"
+    needs: ClassVar[Literal["pairs"]] = "pairs"
+    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, conditions=True)
+    config_type: ClassVar[type] = FlowConfig
 
     @property
     def graphdef(self) -> nnx.GraphDef:
         """Static structure of the velocity field."""
-        return nnx.split(self._abstract())[0]
+        return abstract_velocity(*self._network)[0]
+
+    @classmethod
+    def config_from(cls, saved: Mapping[str, Any]) -> FlowConfig:
+        """Return the config that ``dataclasses.asdict`` wrote, also in a version that had fewer fields."""
+        return FlowConfig.from_dict(saved)
 
     @classmethod
     def fit(
@@ -97,79 +94,93 @@ class GENOTSolver:
         ValueError
             As :func:`scgenot.coupling.solve_coupling`.
         """
-        flow_config, train_config = flow_config or FlowConfig(), train_config or TrainConfig()
-        coupling_key, init_key, train_key, validation_key, growth_key = jax.random.split(as_key(rng), 5)
+        key = as_key(rng)
         if coupling is None:
+            coupling_key = keys(key, 5)[0]
             coupling = solve_coupling(coupling_key, source, target, kind=coupling_kind, config=coupling_config)
-        source, target = np.asarray(source, np.float32), np.asarray(target, np.float32)
-        source_units = Standardizer.fit(source, coupling.source_marginal, flow_config.standardize)
-        target_units = Standardizer.fit(target, coupling.target_marginal, flow_config.standardize)
-        solver = cls(source.shape[1], target.shape[1], flow_config, marginal_kinds=coupling.marginal_kinds)
-        rngs = nnx.Rngs(params=init_key)
-        graphdef, params = nnx.split(VelocityField(solver.source_dim, solver.target_dim, flow_config, rngs=rngs))
-        validation, metrics = validate_on(validation_key, graphdef, coupling, (source_units, target_units), held_out)
-        cells = source_units.forward(jnp.asarray(source)), target_units.forward(jnp.asarray(target))
+        blank = cls(np.shape(source)[1], np.shape(target)[1], flow_config or FlowConfig())
+        data = FitData(source, target, coupling, held_out=held_out)
+        learned, result = blank.learn(key, data, train_config or TrainConfig(), progress_bar=progress_bar)
+        return learned, result, coupling
+
+    def learn(
+        self, key: jax.Array, data: FitData, train_config: TrainConfig, *, progress_bar: bool = True
+    ) -> tuple[GENOTSolver, TrainResult]:
+        """Learn the conditional laws of a coupling, and growth where its marginals are relaxed.
+
+        Parameters
+        ----------
+        key
+            JAX key. The result is a function of it and of the data.
+        data
+            Cells and their coupling, conditions, held-out cells.
+        train_config
+            Steps, batch size, schedule.
+        progress_bar
+            Whether to show one.
+
+        Returns
+        -------
+        The solver with its weights, and what happened in training.
+        """
+        coupling, conditions, learned = data.coupling, None, self
+        if coupling is None:
+            raise ValueError("`data.coupling` is None, and GENOT learns from pairs. Solve for a coupling first.")
+        if data.conditions is not None:
+            conditions = np.asarray(data.conditions, np.float32)
+            learned = dataclasses.replace(self, condition_dim=conditions.shape[1])
+        # The first of five is :meth:`fit`'s, for the coupling.
+        _, init_key, train_key, validation_key, growth_key = keys(key, 5)
+        config = self.config
+        source, target = self.cells(data.source), self.cells(data.target, "target")
+        source_units = Standardizer.fit(source, coupling.source_marginal, config.standardize)
+        target_units = Standardizer.fit(target, coupling.target_marginal, config.standardize)
+        units = source_units, target_units
+        condition_units = None
+        if conditions is not None:
+            # Each number for itself: those of a condition need not share a unit.
+            condition_units = Standardizer.fit(conditions, np.ones(len(conditions)), "feature")
+            conditions = condition_units.on_host(conditions)
+        params = initial_weights(init_key, *learned._network)
+        validation, metrics = validate_on(
+            validation_key, learned.graphdef, PATH, coupling, units, data.held_out, conditions
+        )
+        cells = source_units.on_host(source), target_units.on_host(target)
+        told = {"marginal_kinds": tuple(coupling.marginal_kinds), "training_cells": (len(source), len(target))}
+        learned = dataclasses.replace(learned, **told)
         # First, so that an interrupted training leaves it, too.
-        rescaling = fit_rescalings(growth_key, coupling, cells, flow_config.rescaling)
+        rescaling, ratios = learned._learn_growth(growth_key, coupling, cells, conditions)
         result = train_velocity(
             train_key,
-            graphdef,
+            learned.graphdef,
             params,
             coupling,
             *cells,
             train_config,
+            path=PATH,
+            conditions=conditions,
             validation=validation,
             extra_metrics=metrics,
             progress_bar=progress_bar,
         )
-        weights = FlowWeights(result.params, source_units, target_units, rescaling)
-        return dataclasses.replace(solver, weights=weights), result, coupling
+        weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units)
+        return dataclasses.replace(learned, weights=weights), result
 
-    def sample(
-        self,
-        rng: RNG,
-        x: Float[Array | np.ndarray, "n dx"],
-        n_samples: int = 30,
-        *,
-        ode: ODEConfig | None = None,
-        cell_ids: Int[np.ndarray, " n"] | None = None,
-        rows: int | None = None,
-    ) -> Float[np.ndarray, "n s dy"]:
-        """Draw targets for source cells.
-
-        Parameters
-        ----------
-        rng
-            Seed, generator or key.
-        x
-            Source cells in the user's units.
-        n_samples
-            Samples a cell.
-        ode
-            How the flow's equation is solved.
-        cell_ids
-            Numbers that tie samples to cells: a cell with the same number, features and `rng` gets the same samples,
-            whichever other cells are asked for. Its place in `x` by default.
-        rows
-            Rows (cells times samples) solved at once.
-
-        Returns
-        -------
-        Samples in the user's units.
-
-        Raises
-        ------
-        ValueError
-            If `x` has another width than the source space, or `n_samples` is below 1.
-        RuntimeError
-            If the solver has no weights.
-        """
-        check_count("n_samples", n_samples)
-        x = self._cells(x)
-        samples = np.empty((len(x), n_samples, self.target_dim), np.float32)
-        for place, block in self.sample_blocks(rng, x, n_samples, ode=ode, cell_ids=cell_ids, rows=rows):
-            samples[place] = block
-        return samples
+    def _learn_growth(self, key, coupling, cells, conditions) -> tuple[dict[str, nnx.State], dict[str, jax.Array]]:
+        """Return networks, and what they learned from, by population whose marginal is relaxed."""
+        if conditions is not None and "relaxed" in self.marginal_kinds:
+            raise NotImplementedError(
+                "growth is not learned with conditions yet. Use `tau_source` and `tau_target` of 1."
+            )
+        marginals = coupling.source_marginal, coupling.target_marginal
+        networks, growth = {}, {}
+        sides = zip(POPULATIONS, self.marginal_kinds, cells, coupling.priors, marginals, strict=True)
+        for own, (name, kind, x, prior, marginal) in zip(keys(key, 2), sides, strict=True):
+            if kind == "relaxed":
+                prior, marginal = np.asarray(prior), np.asarray(marginal)
+                networks[name] = fit_rescaling(own, x, prior, marginal, self.config.rescaling)
+                growth[name] = jax.device_put(plan_growth(prior, marginal).astype(np.float32))
+        return networks, growth
 
     def sample_blocks(
         self,
@@ -177,75 +188,60 @@ class GENOTSolver:
         x: Float[Array | np.ndarray, "n dx"],
         n_samples: int = 30,
         *,
+        condition: Float[Array | np.ndarray, "..."] | None = None,
         ode: ODEConfig | None = None,
         cell_ids: Int[np.ndarray, " n"] | None = None,
         rows: int | None = None,
     ) -> Iterator[tuple[slice, Float[np.ndarray, "k s dy"]]]:
         """Yield what :meth:`sample` returns, a run of consecutive cells at a time, to summarise without keeping it."""
-        weights = self._trained()
+        weights = self.trained()
         check_count("n_samples", n_samples)
-        x = self._cells(x)
+        x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, n_samples, ode or ODEConfig(), rows=rows)
+        options = {"rows": rows, "path": PATH, "conditions": self.condition_rows(condition, len(x))}
+        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, int(n_samples), ode or ODEConfig(), **options)
 
     def growth(
-        self, x: Float[Array | np.ndarray, "n d"], population: Literal["source", "target"] = "source"
+        self,
+        x: Float[Array | np.ndarray, "n d"],
+        population: Literal["source", "target"] = "source",
+        *,
+        condition: Float[Array | np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, " n"]:
-        """Return how much mass cells send (source) or get (target) per unit of their prior mass.
+        """Return how much mass cells send or get per unit of their prior mass; see :meth:`Method.growth`."""
+        weights, x = self.trained(), self.cells(x, population)
+        if self.marginal_kinds[POPULATIONS.index(population)] != "relaxed":
+            return self.growth_without_network(x, population)
+        units = weights.source_units if population == "source" else weights.target_units
+        rows = self.condition_rows(condition, len(x))
+        rows = None if weights.condition_units is None else weights.condition_units.on_host(rows)
+        return evaluate_growth(weights.rescaling[population], units, x, self.config.rescaling, rows)
 
-        Parameters
-        ----------
-        x
-            Cells of the population in the user's units, not necessarily training cells.
-        population
-            Whose cells they are.
+    def training_growth(self, population: Literal["source", "target"] = "source") -> Float[np.ndarray, " k"] | None:
+        """Return the plan's own growth, marginal over prior, of the training cells in their order.
 
-        Returns
-        -------
-        Growth: the density of the plan's marginal with respect to the prior one. 1 is kept; near 0 has no counterpart.
-        Exactly 1 where the marginal was not relaxed.
-
-        Raises
-        ------
-        ValueError
-            If `population` is neither, `x` has another width than its space, or the coupling was a minibatch one with
-            this marginal relaxed, which does not tell growth.
-        RuntimeError
-            If the solver has no weights.
+        ``None`` where the marginal is not relaxed, and from models saved before it was kept.
         """
         if population not in POPULATIONS:
             raise ValueError(one_of("population", population, POPULATIONS))
-        weights, x = self._trained(), self._cells(x, population)
-        kind = self.marginal_kinds[POPULATIONS.index(population)]
-        if kind != "relaxed":
-            return growth_of_kind(kind, population, len(x))
-        units = weights.source_units if population == "source" else weights.target_units
-        return evaluate_growth(weights.rescaling[population], units, x, self.config.rescaling)
+        known = self.trained().plan_growth.get(population)
+        return None if known is None else np.asarray(known)
 
     def weights_template(self) -> FlowWeights:
         """Return the shapes of the weights, to read saved ones into."""
-        source, target = (Standardizer(jnp.zeros(d), jnp.ones(d)) for d in (self.source_dim, self.target_dim))
-        sides = zip(POPULATIONS, self.marginal_kinds, (self.source_dim, self.target_dim), strict=True)
-        rescaling = {
-            name: empty_rescaling(dim, self.config.rescaling)[1] for name, kind, dim in sides if kind == "relaxed"
-        }
-        return FlowWeights(nnx.split(self._abstract())[1], source, target, rescaling)
+        dims, c = (self.source_dim, self.target_dim), self.condition_dim
+        source, target = (_blank_units(d) for d in dims)
+        relaxed = [k for k, kind in enumerate(self.marginal_kinds) if kind == "relaxed"]
+        rescaling = {POPULATIONS[k]: empty_rescaling(dims[k] + c, self.config.rescaling)[1] for k in relaxed}
+        known = self.training_cells
+        growth = {POPULATIONS[k]: jax.ShapeDtypeStruct((known[k],), np.float32) for k in relaxed if known is not None}
+        params = abstract_velocity(*self._network)[1]
+        return FlowWeights(params, source, target, rescaling, growth, _blank_units(c) if c else None)
 
-    def _trained(self) -> FlowWeights:
-        if self.weights is None:
-            raise RuntimeError("this solver has no weights yet. Create it with `GENOTSolver.fit`.")
-        return self.weights
+    @property
+    def _network(self) -> tuple[int, int, FlowConfig, int]:
+        return self.source_dim, self.target_dim, self.config, self.condition_dim
 
-    def _cells(self, x: Any, population: str = "source") -> Float[np.ndarray, "n d"]:
-        x = np.asarray(x, np.float32)
-        width = self.source_dim if population == "source" else self.target_dim
-        if x.ndim != 2 or x.shape[1] != width:
-            raise ValueError(
-                f"`x` must be cells x {width} features, as in training, got shape {x.shape}. "
-                "Use the representation that the model was trained on."
-            )
-        return x
 
-    def _abstract(self) -> VelocityField:
-        build = lambda: VelocityField(self.source_dim, self.target_dim, self.config, rngs=nnx.Rngs(0))
-        return nnx.eval_shape(build)
+def _blank_units(width: int) -> Standardizer:
+    return Standardizer(jax.ShapeDtypeStruct((width,), np.float32), jax.ShapeDtypeStruct((width,), np.float32))
