@@ -11,10 +11,12 @@ from mudata import MuData
 
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
-from scgenot.tl._writing import spread, written_to
+from scgenot.tl._writing import Results, check_writable, write
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
+
+_OWNED = ("samples", "uncertainty", "cos_var", "variance", "growth")
 
 
 def transport(
@@ -45,11 +47,11 @@ def transport(
     indices
         Which cells, as rows or as a boolean mask; by default the source cells.
     n_samples
-        Samples a cell, from which everything is estimated.
+        Samples per cell, from which everything is estimated. Compare the uncertainty of cells with as many samples.
     store_samples
         Whether to keep the samples themselves: cells x `n_samples` x features.
     displacement
-        Measure directions from the source cell instead of from zero in the uncertainty.
+        Measure directions from the source cell instead of from zero in ``obs["genot_cos_var"]``.
     batch_size
         Cells at once.
     rng
@@ -68,9 +70,13 @@ def transport(
     ``obsm["genot_samples"]``
         The samples, if `store_samples`.
     ``obs["genot_uncertainty"]``
-        Variance over samples of the cosine between a sample and the mean sample.
+        How evenly the samples are spread over regions of the target population, from 0 (all in one) to 1 (over all). It
+        compares cells of different groups; see :meth:`scgenot.GENOT.get_uncertainty`.
+    ``obs["genot_cos_var"]``
+        Variance over samples of the cosine between a sample and the mean sample. It does not compare groups, since it is
+        measured from the origin of the representation (or from the source cell, with `displacement`).
     ``obs["genot_variance"]``
-        Variance of the samples, summed over features.
+        Variance of the samples, summed over features. Like the two before, NaN for one sample.
     ``obs["genot_growth"]``
         Mass that a cell sends per unit of prior mass, where a marginal was relaxed: 1 is kept, near 0 has no counterpart,
         all 1 in a balanced problem. Left out for minibatch couplings, which do not tell.
@@ -82,6 +88,7 @@ def transport(
     RuntimeError, KeyError, ValueError
         As :meth:`scgenot.GENOT.sample`; `adata` is left as it was.
     """
+    check_writable(adata, key_added, copy)
     found = model.summarize(
         adata,
         indices=indices,
@@ -92,16 +99,14 @@ def transport(
         displacement=displacement,
         keep_samples=store_samples,
     )
-    growth = model.get_growth(adata, indices=indices) if model.knows_growth() else None
-    # Everything has been computed; from here on nothing fails half-way.
-    whole, changed = written_to(adata, model, copy)
-    n_obs = changed.n_obs
-    changed.obsm[key_added] = spread(found.mean, found.rows, n_obs)
-    if store_samples:
-        changed.obsm[f"{key_added}_samples"] = spread(found.samples, found.rows, n_obs)
-    changed.obs[f"{key_added}_uncertainty"] = spread(found.cos_var, found.rows, n_obs)
-    changed.obs[f"{key_added}_variance"] = spread(found.variance, found.rows, n_obs)
-    if growth is not None:
-        changed.obs[f"{key_added}_growth"] = spread(growth, found.rows, n_obs)
-    changed.uns[key_added] = {"params": model.describe() | {"n_samples": n_samples, "displacement": displacement}}
-    return whole if copy else None
+    measured = {"uncertainty": found.uncertainty, "cos_var": found.cos_var, "variance": found.variance}
+    if model.knows_growth():
+        measured["growth"] = model.get_growth(adata, indices=indices)
+    results = Results(
+        found.rows,
+        obs={f"{key_added}_{name}": values for name, values in measured.items()},
+        obsm={key_added: found.mean} | ({f"{key_added}_samples": found.samples} if store_samples else {}),
+        uns={"params": model.describe() | {"n_samples": n_samples, "displacement": displacement}},
+    )
+    owned = [f"{key_added}_{name}" for name in _OWNED]
+    return write(adata, model, key_added, results, owned=owned, copy=copy)
