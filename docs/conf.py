@@ -1,10 +1,13 @@
 """Settings of the documentation's builder: `sphinx-build docs docs/_build/html`."""
 
+import os
 import shutil
+import sys
 from importlib.metadata import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # for the two modules that extend the builder
 
 # -- Project
 
@@ -17,6 +20,7 @@ version = release = _package["Version"]
 # -- Pages
 
 extensions = [
+    "_rooms",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -25,9 +29,12 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "_docstrings",
 ]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
-source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
+exclude_patterns = ["_build", "**/.ipynb_checkpoints", "generated/names.rst"]
+templates_path = ["_templates"]
+# The first suffix is that of the generated pages, which are written in its markup.
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -37,7 +44,8 @@ nb_merge_streams = True
 
 # -- Reference
 
-autosummary_generate = True
+autosummary_generate = ["generated/names.rst"]
+autosummary_generate_overwrite = True
 autodoc_member_order = "bysource"
 # `name` in a docstring is code.
 default_role = "literal"
@@ -46,8 +54,11 @@ napoleon_numpy_docstring = True
 napoleon_include_init_with_doc = False
 napoleon_use_param = True
 napoleon_use_rtype = True
+# A function, of `_docstrings`, is a setting.
+suppress_warnings = ["config.cache"]
 typehints_defaults = "braces"
 
+# Links to other projects' pages need their lists of names, which are downloads: only where these are wished for.
 intersphinx_mapping = {
     "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
     "jax": ("https://docs.jax.dev/en/latest/", None),
@@ -60,6 +71,8 @@ intersphinx_mapping = {
     "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
     "scvi-tools": ("https://docs.scvi-tools.org/en/stable/", None),
 }
+if not (os.environ.get("READTHEDOCS") or os.environ.get("SCGENOT_DOCS_LINKS")):
+    intersphinx_mapping = {}
 
 # -- Looks
 
