@@ -113,7 +113,7 @@ def _coupled(key, sides, lifts, factors, out, reports, best, a, b, config) -> Po
     left, right = sides
     (_, x_right), (y_left, _) = factors
     middle = -4.0 * (x_right.T @ out.q) / out.g[None, :] @ (out.r.T @ y_left)
-    # sum_k cX(x, x_k)^2 a_k, by the landmarks, which are drawn by weight.
+    # sum_k cX(x, x_k)^2 a_k, by the landmarks, whose weights stand for those of all cells.
     lift = (
         Lift(left.anchored, left.scale, lifts[0][0].map @ middle, 2.0 * left.weights),
         Lift(right.anchored, right.scale, lifts[1][1].map, 2.0 * right.weights, one_first=True),
