@@ -164,8 +164,7 @@ def train_velocity(
         except KeyboardInterrupt:
             stopped = Stopped.INTERRUPTED
     if stopped in (Stopped.DIVERGED, Stopped.INTERRUPTED):
-        message = f"Kept are the weights after {done} of {config.max_steps} steps. {stopped.advice}"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warnings.warn(stopped.told(done), RuntimeWarning, stacklevel=2)
     return TrainResult(recorder.best(good), recorder.history, done, stopped)
 
 

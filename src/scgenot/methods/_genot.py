@@ -234,7 +234,8 @@ class GENOTSolver(Method):
         relaxed = [k for k, kind in enumerate(self.marginal_kinds) if kind == "relaxed"]
         rescaling = {POPULATIONS[k]: empty_rescaling(dims[k] + c, self.config.rescaling)[1] for k in relaxed}
         known = self.training_cells
-        growth = {POPULATIONS[k]: jax.ShapeDtypeStruct((known[k],), np.float32) for k in relaxed if known is not None}
+        empty = lambda n: jax.device_put(np.zeros(n, np.float32))
+        growth = {POPULATIONS[k]: empty(known[k]) for k in relaxed} if known is not None else {}
         params = abstract_velocity(*self._network)[1]
         return FlowWeights(params, source, target, rescaling, growth, _blank_units(c) if c else None)
 
@@ -244,4 +245,4 @@ class GENOTSolver(Method):
 
 
 def _blank_units(width: int) -> Standardizer:
-    return Standardizer(jax.ShapeDtypeStruct((width,), np.float32), jax.ShapeDtypeStruct((width,), np.float32))
+    return Standardizer(jax.device_put(np.zeros(width, np.float32)), jax.device_put(np.ones(width, np.float32)))
