@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import BRIEF, SETUP, SMALL, make_adata
 
 import scgenot
+from scgenot.tl._transitions import transition_matrix
 
 
 def with_death(n=240, seed=0):
@@ -154,3 +155,54 @@ def test_plots(data, relaxed, tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 5000
     with pytest.raises(KeyError, match="there are no transitions.*tl.transitions"):
         scgenot.pl.transitions(make_adata())
+
+
+@pytest.fixture(scope="module", params=[1.0, 0.9], ids=["balanced", "relaxed"])
+def heavy(request):
+    """A model whose prior weights put 90 % of the source mass on one clump."""
+    adata = with_death()
+    source, clump = control(adata), adata.obs["clump"].astype(str).to_numpy()
+    mass = np.ones(adata.n_obs)
+    mass[source & (clump == "second")] = 0.9 / (source & (clump == "second")).sum()
+    mass[source & (clump != "second")] = 0.1 / (source & (clump != "second")).sum()
+    adata.obs["mass"] = mass
+    scgenot.GENOT.setup_anndata(adata, **SETUP, weights_key="mass")
+    model = scgenot.GENOT(adata, tau_source=request.param, flow_config=SMALL)
+    model.train(**BRIEF | {"max_steps": 400, "validation_size": 0.0})
+    return adata, model
+
+
+def test_prior_weights_count_in_transitions_and_transported_cells(heavy):
+    adata, model = heavy
+    marginal = np.asarray(model.coupling_.source_marginal, np.float64)
+    clump = adata.obs["clump"][control(adata)].astype(str).to_numpy()
+    plan = np.array([marginal[clump == name].sum() for name in ("first", "second", "third")])
+    # By the number of cells it would be a quarter.
+    assert plan[1] > 0.65
+    written = scgenot.tl.transitions(adata, model, "clump", n_samples=10, normalize=False, copy=True)
+    found = written.uns["genot_transitions"]["matrix"].sum(axis=1).to_numpy()
+    np.testing.assert_allclose(found, plan, atol=0.02)
+    cells = scgenot.tl.transported_cells(adata, model, weight_by_growth=True)
+    share = cells.obs["clump"].astype(str).value_counts(normalize=True)
+    share = share.reindex(["first", "second", "third"], fill_value=0.0).to_numpy()
+    assert share[1] == pytest.approx(plan[1] / plan.sum(), abs=0.02)
+    # 10 to 40 of the 120 cells are drawn from the two light clumps: three standard deviations of that.
+    np.testing.assert_allclose(share, plan / plan.sum(), atol=0.05)
+
+
+def test_prior_weights_that_are_missing_are_not_dropped_in_silence(heavy):
+    adata, model = heavy
+    bare = adata.copy()
+    del bare.obs["mass"]
+    with pytest.raises(KeyError, match="`weights_key`='mass'.*weight_by_growth=False"):
+        scgenot.tl.transitions(bare, model, "clump", n_samples=2)
+    with pytest.raises(KeyError, match="`weights_key`='mass'"):
+        scgenot.tl.transported_cells(bare, model, weight_by_growth=True)
+    scgenot.tl.transitions(bare, model, "clump", n_samples=2, weight_by_growth=False)
+
+
+def test_transition_matrix_by_hand():
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.25, 0.75]])
+    mass = np.array([0.4, 0.2, 0.3, 0.1])
+    found = transition_matrix(probabilities, np.array([0, 0, 1, -1]), mass)
+    np.testing.assert_allclose(found, [[0.5, 0.1], [0.0, 0.3]])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -31,6 +31,7 @@ class CellsMixin:
             "target_modality": target.modality,
             "source_rep": source.rep,
             "target_rep": target.rep,
+            "weights_key": source.weights_key,
             "shared_rep": source.shared_rep if self._problem == "fused" else None,
             "pairs_key": source.pairs_key if self._problem == "fused" else None,
             "problem": self._problem,
@@ -42,6 +43,11 @@ class CellsMixin:
             "tau_target": float(config.tau_target),
         }
         return {name: value for name, value in known.items() if value is not None}
+
+    def population_of(self, side: Literal["source", "target"]) -> tuple[Hashable | None, Hashable | None]:
+        """Return the column of ``obs`` and its category that tell a population from other cells; ``None`` if all belong."""
+        place = getattr(self._spec, side)
+        return place.population_key, place.category
 
     def source_adata(self, adata: Data | None = None) -> AnnData:
         """Return the AnnData that source cells are read from: `adata` (by default the model's data), or its modality."""

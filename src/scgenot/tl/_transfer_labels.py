@@ -12,7 +12,7 @@ from mudata import MuData
 
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
-from scgenot.tl._writing import spread, written_to
+from scgenot.tl._writing import Results, check_writable, safe_columns, write
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
@@ -71,22 +71,26 @@ def transfer_labels(
     ``None``, or the copy if `copy`. With ``key_added="genot_labels"``, and missing for other cells:
 
     ``obsm["genot_labels"]``
-        Data frame of probabilities, one column a label.
+        Data frame of probabilities, one column per label. In the names of its columns ``"/"`` is ``"|"``, since files
+        refuse it.
     ``obs["genot_labels"]``
         The most probable label, categorical.
     ``obs["genot_labels_entropy"]``
         Entropy of the probabilities in nats: 0 where all samples agree, at most the logarithm of the number of labels.
+    ``uns["genot_labels"]["labels"]``
+        The labels as they are called, in the order of the columns.
     ``uns["genot_labels"]["params"]``
         What was done.
 
     Raises
     ------
     RuntimeError, KeyError, ValueError
-        As :meth:`scgenot.GENOT.get_label_probabilities`; `adata` is left as it was.
+        As :meth:`scgenot.GENOT.get_label_probabilities`; also if a copy of an object in a file is wanted. `adata` is left
+        as it was.
     """
     from scgenot.model import label_entropy
 
-    source = model.source_adata(adata)
+    check_writable(adata, key_added, copy)
     found = model.get_label_probabilities(
         label_key,
         adata,
@@ -100,19 +104,17 @@ def transfer_labels(
     )
     rows = model.source_rows(adata, indices=indices)
     probabilities = found.to_numpy()
-    best = np.full(source.n_obs, -1)
-    best[rows] = probabilities.argmax(axis=1)
-    everywhere = pd.DataFrame(
-        spread(probabilities, rows, source.n_obs),
-        index=source.obs_names,
-        columns=[str(label) for label in found.columns],
-    )
-    entropy = spread(label_entropy(probabilities), rows, source.n_obs)
     params = {"label_key": label_key, "n_samples": n_samples, "n_neighbors": n_neighbors}
-    # Everything has been computed; from here on nothing fails half-way.
-    whole, changed = written_to(adata, model, copy)
-    changed.obsm[key_added] = everywhere
-    changed.obs[key_added] = pd.Categorical.from_codes(best, categories=found.columns)
-    changed.obs[f"{key_added}_entropy"] = entropy
-    changed.uns[key_added] = {"params": model.describe() | params}
-    return whole if copy else None
+    results = Results(
+        rows,
+        obs={
+            key_added: pd.Categorical.from_codes(probabilities.argmax(axis=1), categories=found.columns),
+            f"{key_added}_entropy": label_entropy(probabilities),
+        },
+        obsm={key_added: pd.DataFrame(probabilities, columns=safe_columns(found.columns))},
+        uns={
+            "labels": np.array([str(label) for label in found.columns], dtype=object),
+            "params": model.describe() | params,
+        },
+    )
+    return write(adata, model, key_added, results, copy=copy)

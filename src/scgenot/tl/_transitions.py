@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from jaxtyping import Float, Int
 from mudata import MuData
 
 from scgenot._messages import did_you_mean
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
-from scgenot.tl._writing import written_to
+from scgenot.tl._writing import Results, check_writable, safe_columns, sent_mass, write
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
@@ -52,10 +53,11 @@ def transitions(
     key_added
         Where the result goes.
     weight_by_growth
-        Weigh each source cell by the mass that it sends. Makes no difference in a balanced problem; ignored where growth is
-        not known.
+        Weigh each source cell by the mass that it sends: its prior weight (`weights_key` in setup) times its growth. Makes
+        no difference in a balanced problem without prior weights; where growth is not known, prior weights alone count.
     normalize
-        Whether rows sum to 1. Otherwise they sum to the mass that a group sends, relative to all source cells.
+        Whether rows sum to 1. Otherwise they sum to the mass that a group sends, of a prior mass of 1 over all cells asked
+        for.
     target, n_neighbors
         As in :func:`transfer_labels`.
     indices
@@ -76,14 +78,19 @@ def transitions(
     ``None``, or the copy if `copy`. With ``key_added="genot_transitions"``:
 
     ``uns["genot_transitions"]["matrix"]``
-        Data frame, source groups x target groups.
+        Data frame, source groups x target groups. In the names of its columns ``"/"`` is ``"|"``, since files refuse it.
+    ``uns["genot_transitions"]["target_labels"]``
+        The target groups as they are called, in the order of the columns.
+    ``uns["genot_transitions"]["n_cells"]``
+        Source cells behind each row.
     ``uns["genot_transitions"]["params"]``
         What was done.
 
     Raises
     ------
     RuntimeError, KeyError, ValueError
-        As :meth:`scgenot.GENOT.get_label_probabilities`; `adata` is left as it was.
+        As :meth:`scgenot.GENOT.get_label_probabilities`; also if prior weights are missing or wrong, or a copy of an object
+        in a file is wanted. `adata` is left as it was.
     """
     target_key = target_key or source_key
     source = model.source_adata(adata)
@@ -92,6 +99,13 @@ def transitions(
             f"`source_key`={source_key!r} is no column of obs of the source cells."
             f"{did_you_mean(source_key, source.obs.columns)}"
         )
+    check_writable(adata, key_added, copy)
+    rows = model.source_rows(adata, indices=indices)
+    weigh = weight_by_growth and model.knows_growth()
+    # Before the samples: what is missing is said at once.
+    mass = (
+        sent_mass(model, adata, rows, growth=weigh) if weight_by_growth else np.full(len(rows), 1 / max(len(rows), 1))
+    )
     found = model.get_label_probabilities(
         target_key,
         adata,
@@ -103,16 +117,48 @@ def transitions(
         rng=rng,
         ode=ode,
     )
-    rows = model.source_rows(adata, indices=indices)
-    weigh = weight_by_growth and model.knows_growth()
-    weights = model.get_growth(adata, indices=rows) if weigh else np.ones(len(rows), np.float32)
     groups = source.obs[source_key].iloc[rows].astype("category").cat.remove_unused_categories()
-    member = pd.get_dummies(groups).to_numpy(np.float64)
-    matrix = member.T @ (found.to_numpy(np.float64) * weights[:, None])
-    matrix /= matrix.sum(axis=1, keepdims=True) if normalize else len(rows)
-    names = [str(one) for one in groups.cat.categories], [str(one) for one in found.columns]
-    table = pd.DataFrame(matrix, index=pd.Index(names[0], name=source_key), columns=names[1])
+    codes = groups.cat.codes.to_numpy()
+    matrix = transition_matrix(found.to_numpy(), codes, mass)
+    cells = np.bincount(codes[codes >= 0], minlength=len(matrix))
+    if normalize:
+        totals = matrix.sum(axis=1, keepdims=True)
+        # A group that sends nothing has no shares.
+        matrix = np.divide(matrix, totals, out=np.full_like(matrix, np.nan), where=totals > 0)
+    names = pd.Index([str(one) for one in groups.cat.categories], name=source_key)
+    table = pd.DataFrame(matrix, index=names, columns=safe_columns(found.columns))
     params = {"source_key": source_key, "target_key": target_key, "normalize": normalize, "weight_by_growth": weigh}
-    whole, changed = written_to(adata, model, copy)
-    changed.uns[key_added] = {"matrix": table, "params": model.describe() | params | {"n_samples": n_samples}}
-    return whole if copy else None
+    results = Results(
+        rows,
+        uns={
+            "matrix": table,
+            "target_labels": np.array([str(one) for one in found.columns], dtype=object),
+            "n_cells": cells,
+            "params": model.describe() | params | {"n_samples": n_samples},
+        },
+    )
+    return write(adata, model, key_added, results, copy=copy)
+
+
+def transition_matrix(
+    probabilities: Float[np.ndarray, "n l"], groups: Int[np.ndarray, " n"], mass: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "g l"]:
+    """Return the mass that goes from each group of source cells to each label.
+
+    Parameters
+    ----------
+    probabilities
+        Of each label, per source cell; rows sum to 1.
+    groups
+        Number of the group of each source cell; -1 for none, and then its mass is left out.
+    mass
+        Mass that each source cell sends: its share of the prior times its growth.
+
+    Returns
+    -------
+    Groups x labels. Each row sums to the mass that its group sends.
+    """
+    known = groups >= 0
+    matrix = np.zeros((groups.max(initial=-1) + 1, probabilities.shape[1]))
+    np.add.at(matrix, groups[known], probabilities[known].astype(np.float64) * mass[known, None])
+    return matrix

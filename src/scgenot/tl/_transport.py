@@ -11,10 +11,12 @@ from mudata import MuData
 
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
-from scgenot.tl._writing import spread, written_to
+from scgenot.tl._writing import Results, check_writable, write
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
+
+_OWNED = ("samples", "uncertainty", "cos_var", "variance", "growth")
 
 
 def transport(
@@ -82,6 +84,7 @@ def transport(
     RuntimeError, KeyError, ValueError
         As :meth:`scgenot.GENOT.sample`; `adata` is left as it was.
     """
+    check_writable(adata, key_added, copy)
     found = model.summarize(
         adata,
         indices=indices,
@@ -92,16 +95,14 @@ def transport(
         displacement=displacement,
         keep_samples=store_samples,
     )
-    growth = model.get_growth(adata, indices=indices) if model.knows_growth() else None
-    # Everything has been computed; from here on nothing fails half-way.
-    whole, changed = written_to(adata, model, copy)
-    n_obs = changed.n_obs
-    changed.obsm[key_added] = spread(found.mean, found.rows, n_obs)
-    if store_samples:
-        changed.obsm[f"{key_added}_samples"] = spread(found.samples, found.rows, n_obs)
-    changed.obs[f"{key_added}_uncertainty"] = spread(found.cos_var, found.rows, n_obs)
-    changed.obs[f"{key_added}_variance"] = spread(found.variance, found.rows, n_obs)
-    if growth is not None:
-        changed.obs[f"{key_added}_growth"] = spread(growth, found.rows, n_obs)
-    changed.uns[key_added] = {"params": model.describe() | {"n_samples": n_samples, "displacement": displacement}}
-    return whole if copy else None
+    measured = {"uncertainty": found.cos_var, "variance": found.variance}
+    if model.knows_growth():
+        measured["growth"] = model.get_growth(adata, indices=indices)
+    results = Results(
+        found.rows,
+        obs={f"{key_added}_{name}": values for name, values in measured.items()},
+        obsm={key_added: found.mean} | ({f"{key_added}_samples": found.samples} if store_samples else {}),
+        uns={"params": model.describe() | {"n_samples": n_samples, "displacement": displacement}},
+    )
+    owned = [f"{key_added}_{name}" for name in _OWNED]
+    return write(adata, model, key_added, results, owned=owned, copy=copy)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from anndata.utils import make_index_unique
+from jaxtyping import Float, Int, Shaped
 from mudata import MuData
 
+from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot.flow import ODEConfig
+from scgenot.tl._writing import sent_mass
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
@@ -31,6 +35,8 @@ def transported_cells(
 ) -> AnnData:
     """Return transported cells: samples, not means, so that they look like cells of the target population.
 
+    What it returns can be the `adata` of a model of the next step: chains of steps keep the cell that they began with.
+
     Parameters
     ----------
     adata
@@ -40,10 +46,11 @@ def transported_cells(
     n_samples
         Transported cells for each source cell.
     indices
-        Which cells, as rows or as a boolean mask; by default the source cells.
+        Which cells, as rows or as a boolean mask; by default the source cells. A row that is named twice is drawn twice.
     weight_by_growth
-        Draw source cells in proportion to their growth, as many as there are, so that transported cells are composed as the
-        plan's targets are: cells without a counterpart are left out, growing ones come several times.
+        Draw source cells in proportion to the mass that they send (prior weight times growth), as many as there are, so
+        that transported cells are composed as the plan's targets are: cells without a counterpart are left out, growing
+        ones come several times.
     batch_size
         Source cells at once.
     rng
@@ -54,28 +61,35 @@ def transported_cells(
     Returns
     -------
     AnnData with cells x `n_samples` rows, the samples of one source cell after another. ``X`` and, unless it is
-    ``"X"``, ``obsm`` under the name of the target representation hold the samples. ``obs`` is carried over from the
-    source cells, with their names in ``obs["source_cell"]``, and ``var_names`` are those of the target space where it has
-    names.
+    ``"X"``, ``obsm`` under the name of the target representation hold the samples, and ``var_names`` are those of the
+    target space where it has names. ``obs`` is carried over from the source cells, but for:
+
+    ``obs["source_cell"]``
+        Name of the source cell; of the first one, where `adata` has transported cells itself.
+    ``obs[population_key]``
+        The target's category. The source cell's own is in ``obs["source_<population_key>"]``.
 
     Raises
     ------
     RuntimeError, KeyError, ValueError
-        As :meth:`scgenot.GENOT.sample` and, with `weight_by_growth`, :meth:`scgenot.GENOT.get_growth`.
+        As :meth:`scgenot.GENOT.sample` and, with `weight_by_growth`, :meth:`scgenot.GENOT.get_growth`; also if there are
+        no source cells in `adata`, or prior weights are missing or wrong.
     """
+    check_count("n_samples", n_samples)
     rows = model.source_rows(adata, indices=indices)
-    each = _copies(model, adata, rows, rng) if weight_by_growth else np.ones(len(rows), int)
-    rows, each = rows[each > 0], n_samples * each[each > 0]
-    found = model.summarize(
-        adata, indices=rows, n_samples=int(each.max()), batch_size=batch_size, rng=rng, ode=ode, keep_samples=True
-    )
-    values = found.samples[np.arange(each.max())[None, :] < each[:, None]]
-    obs = model.source_adata(adata).obs.iloc[np.repeat(rows, each)].copy()
-    names_before = obs.index.to_numpy().astype(str)
-    obs["source_cell"] = names_before
-    numbers = np.concatenate([np.arange(count) for count in each])
-    obs.index = pd.Index([f"{name}-transported-{k}" for name, k in zip(names_before, numbers, strict=True)])
     params = model.describe() | {"n_samples": n_samples, "weight_by_growth": weight_by_growth}
+    if len(rows) == 0:
+        raise ValueError(
+            f"there are no source cells in this adata: none is {params['source']!r} in "
+            f"obs[{params.get('population_key')!r}]. Name cells with `indices`, or pass cells of that population."
+        )
+    key = as_key(rng)
+    if weight_by_growth:
+        rows = np.repeat(rows, _copies(sent_mass(model, adata, rows), key))
+    rows = np.repeat(rows, n_samples)
+    numbers = _occurrences(rows)
+    values = _samples(model, adata, rows, numbers, batch_size=batch_size, rng=key, ode=ode)
+    obs = _carried_over(model.source_adata(adata).obs.iloc[rows].copy(), model)
     rep = params["target_rep"]
     names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
     cells = AnnData(X=values, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
@@ -84,11 +98,65 @@ def transported_cells(
     return cells
 
 
-def _copies(model: GENOT, adata: AnnData | MuData, rows: np.ndarray, rng: RNG) -> np.ndarray:
-    """Return how often each of the cells is taken, in proportion to its growth; as many as there are in all."""
-    share = np.cumsum(model.get_growth(adata, indices=rows).astype(np.float64))
-    offset = float(jax.random.uniform(jax.random.fold_in(as_key(rng), 0)))
+def _copies(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:
+    """Return how often each of the cells is taken, in proportion to its mass; as many as there are in all."""
+    share = np.cumsum(mass)
+    offset = float(jax.random.uniform(jax.random.fold_in(key, 0)))
     # Evenly spaced quantiles: a cell comes as often as its share says, up to rounding.
-    quantiles = (np.arange(len(rows)) + offset) / len(rows) * share[-1]
-    chosen = np.minimum(np.searchsorted(share, quantiles, side="right"), len(rows) - 1)
-    return np.bincount(chosen, minlength=len(rows))
+    quantiles = (np.arange(len(mass)) + offset) / len(mass) * share[-1]
+    chosen = np.minimum(np.searchsorted(share, quantiles, side="right"), len(mass) - 1)
+    return np.bincount(chosen, minlength=len(mass))
+
+
+def _occurrences(values: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Return how many equal values stand before each value."""
+    return pd.Series(1, index=values).groupby(level=0, sort=False).cumsum().to_numpy() - 1
+
+
+def _samples(
+    model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"], numbers: Int[np.ndarray, " n"], **options
+) -> Float[np.ndarray, "n d"]:
+    """Return sample `numbers[i]` of the cell in `rows[i]`; of each cell no more are drawn than are asked for.
+
+    Samples of a cell are numbered, and the first ones are the same however many are drawn.
+    """
+    cells, back, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    values = None
+    for count in np.unique(counts):
+        asked = counts == count
+        drawn = model.sample(adata, indices=cells[asked], n_samples=int(count), **options)
+        values = np.empty((len(rows), drawn.shape[2]), np.float32) if values is None else values
+        place = np.cumsum(asked) - 1
+        here = asked[back]
+        values[here] = drawn[place[back[here]], numbers[here]]
+    return values
+
+
+def _carried_over(obs: pd.DataFrame, model: GENOT) -> pd.DataFrame:
+    """Return ``obs`` of source cells as that of transported cells: their own names, the target's category."""
+    parents = obs.index.to_numpy().astype(str)
+    roots, chained = parents, "source_cell" in obs
+    if chained:
+        first = obs["source_cell"].astype(object)
+        roots = np.where(first.notna(), first, parents).astype(str)
+    obs["source_cell"] = roots
+    # In a chain, names tell the way: "cell3-transported-0", then "cell3-transported-0.1".
+    stem = "." if chained else "-transported-"
+    names = [f"{name}{stem}{k}" for name, k in zip(parents, _occurrences(parents), strict=True)]
+    obs.index = make_index_unique(pd.Index(names))
+    key, category = model.population_of("target")
+    if key is not None and key in obs:
+        if f"source_{key}" not in obs:
+            obs[f"source_{key}"] = obs[key]
+        obs[key] = _all_of(obs[key], category)
+    return obs
+
+
+def _all_of(column: pd.Series, category: Hashable) -> pd.Series:
+    """Return a column of the same kind in which all cells have one category."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        if category not in column.cat.categories:
+            column = column.cat.add_categories([category])
+        filled = pd.Categorical([category] * len(column), dtype=column.dtype)
+        return pd.Series(filled, index=column.index)
+    return pd.Series([category] * len(column), index=column.index)
