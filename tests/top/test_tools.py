@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import BRIEF, SETUP, SMALL, assert_same, make_adata, snapshot
 
 import scgenot
+from scgenot.flow import TargetRegions
 
 
 def test_transport_writes_mean_uncertainty_and_parameters(trained):
@@ -21,19 +22,46 @@ def test_transport_writes_mean_uncertainty_and_parameters(trained):
     np.testing.assert_array_equal(adata.obsm["genot_samples"][control], samples)
     np.testing.assert_allclose(adata.obsm["genot"][control], samples.mean(axis=1), rtol=1e-5, atol=1e-6)
     frame = trained.get_uncertainty(adata, n_samples=7, rng=3)
-    np.testing.assert_allclose(adata.obs["genot_uncertainty"][control], frame["cos_var"], rtol=1e-5)
-    np.testing.assert_allclose(adata.obs["genot_variance"][control], frame["variance"], rtol=1e-5)
+    for name in ("uncertainty", "cos_var", "variance"):
+        np.testing.assert_allclose(adata.obs[f"genot_{name}"][control], frame[name], rtol=1e-5)
+    np.testing.assert_allclose(frame["variance"], samples.var(axis=1, ddof=1).sum(axis=1), rtol=1e-4)
+    stimulated = adata_of(trained).obsm["X_pca"][(adata_of(trained).obs["condition"] == "stimulated").to_numpy()]
+    # Without the few cells held out; regions are made of training cells.
+    assert np.corrcoef(frame["uncertainty"], TargetRegions.of(stimulated).entropy(samples))[0, 1] > 0.8
     assert np.isnan(adata.obsm["genot"][~control]).all()
     assert np.isnan(adata.obsm["genot_samples"][~control]).all()
-    assert adata.obs.loc[~control, ["genot_uncertainty", "genot_variance"]].isna().all(axis=None)
+    assert adata.obs.loc[~control, ["genot_uncertainty", "genot_cos_var", "genot_variance"]].isna().all(axis=None)
     assert (adata.obs.loc[control, "genot_growth"] == 1.0).all()
     params = adata.uns["genot"]["params"]
     assert (params["source"], params["target"], params["n_samples"]) == ("control", "stimulated", 7)
     for key in ("genot", "genot_samples"):
         del adata.obsm[key]
-    adata.obs = adata.obs.drop(columns=["genot_uncertainty", "genot_variance", "genot_growth"])
+    adata.obs = adata.obs.drop(columns=["genot_uncertainty", "genot_cos_var", "genot_variance", "genot_growth"])
     del adata.uns["genot"]
     assert_same(adata, before)
+
+
+def adata_of(model):
+    return model.adata
+
+
+def test_uncertainty_does_not_need_the_data_and_one_sample_has_none(trained, tmp_path):
+    adata = make_adata()
+    expected = trained.get_uncertainty(adata, n_samples=5)["uncertainty"].to_numpy()
+    trained.save(tmp_path / "model", overwrite=True)
+    loaded = scgenot.GENOT.load(tmp_path / "model", adata=False)
+    np.testing.assert_allclose(loaded.get_uncertainty(adata, n_samples=5)["uncertainty"], expected, rtol=1e-5)
+    scgenot.tl.transport(adata, loaded, n_samples=1)
+    assert adata.obs[["genot_uncertainty", "genot_cos_var", "genot_variance"]].isna().all(axis=None)
+    assert np.isfinite(adata.obsm["genot"][(adata.obs["condition"] == "control").to_numpy()]).all()
+
+
+def test_label_uncertainty_is_told(trained):
+    adata = make_adata()
+    found = trained.get_uncertainty(adata, n_samples=5, label_key="donor")
+    assert list(found.columns) == ["uncertainty", "cos_var", "variance", "entropy", "label_uncertainty"]
+    scgenot.tl.transfer_labels(adata, trained, "donor", n_samples=5)
+    np.testing.assert_allclose(adata.obs["genot_labels_uncertainty"].dropna(), found["label_uncertainty"], atol=1e-6)
 
 
 def test_transport_survives_a_file(trained, tmp_path):
@@ -73,7 +101,9 @@ def test_displacement_is_measured_from_the_cell(trained):
     steps = trained.sample(adata, n_samples=9) - adata.obsm["X_pca"][control][:, None]
     mean = steps.mean(axis=1, keepdims=True)
     cosine = (steps * mean).sum(-1) / np.linalg.norm(steps, axis=-1) / np.linalg.norm(mean, axis=-1)
-    np.testing.assert_allclose(adata.obs["genot_uncertainty"].iloc[control], cosine.var(axis=1), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(
+        adata.obs["genot_cos_var"].iloc[control], cosine.var(axis=1, ddof=1), rtol=1e-3, atol=1e-7
+    )
 
 
 def test_transported_cells_carry_obs_and_order(trained):

@@ -37,7 +37,7 @@ def test_transfer_labels_writes_probabilities_labels_and_entropy(cross):
     params = atac.uns["genot_labels"]["params"]
     assert params["label_key"] == "kind" and (params["source_modality"], params["target_modality"]) == ("atac", "rna")
     del atac.obsm["genot_labels"], atac.uns["genot_labels"]
-    atac.obs = atac.obs.drop(columns=["genot_labels", "genot_labels_entropy"])
+    atac.obs = atac.obs.drop(columns=["genot_labels", "genot_labels_entropy", "genot_labels_uncertainty"])
     for name, modality in mdata.mod.items():
         assert_same(modality, before[name])
 

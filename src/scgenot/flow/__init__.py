@@ -5,7 +5,14 @@ from scgenot.flow._path import matching_loss, noise_and_time
 from scgenot.flow._result import Stopped, TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._summaries import conditional_mean, conditional_variance, cosine_variance
+from scgenot.flow._summaries import (
+    TargetRegions,
+    conditional_mean,
+    conditional_variance,
+    cosine_variance,
+    label_uncertainty,
+    reference_rows,
+)
 from scgenot.flow._trainer import train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import VelocityField
@@ -18,14 +25,17 @@ __all__ = [
     "RescalingConfig",
     "Standardizer",
     "Stopped",
+    "TargetRegions",
     "TrainConfig",
     "TrainResult",
     "VelocityField",
     "conditional_mean",
     "conditional_variance",
     "cosine_variance",
+    "label_uncertainty",
     "matching_loss",
     "noise_and_time",
+    "reference_rows",
     "sample_blocks",
     "train_velocity",
     "validate_on",

@@ -11,7 +11,7 @@ import jax
 from scgenot._messages import one_of
 from scgenot.coupling import CouplingConfig, available_couplings
 from scgenot.data import Data, PopulationSpec, representation_names
-from scgenot.flow import FlowConfig
+from scgenot.flow import FlowConfig, TargetRegions
 from scgenot.methods import GENOTSolver
 from scgenot.model._cells import CellsMixin
 from scgenot.model._growth import GrowthMixin
@@ -118,6 +118,9 @@ class GENOT(
         }
         self._coupling_diagnostics: list[dict[str, Any]] = []
         self.coupling_, self._split = None, None
+        # Target cells that uncertainty is measured by, and their regions, which are made when they are asked for.
+        self._reference: np.ndarray | None = None
+        self._regions: TargetRegions | None = None
         self.steps_, self.stopped_ = 0, None
         self.init_params_ = self._get_init_params(locals())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,9 @@ from scgenot._messages import check_count
 from scgenot._rng import RNG
 from scgenot.data import Data, obs_column, population_rows, read_representation, select_rows
 from scgenot.flow import ODEConfig
+from scgenot.flow._summaries import entropy, shares
+
+label_entropy = entropy
 
 
 class LabelsMixin:
@@ -74,8 +76,15 @@ class LabelsMixin:
         found = np.empty((len(rows), len(labels)), np.float32)
         for place, block in self._blocks(cells, rows, n_samples, batch_size, rng, ode):
             nearest = search.kneighbors(block.reshape(-1, block.shape[-1]), return_distance=False)
-            found[place] = _shares(codes[nearest].reshape(len(block), -1), len(labels))
+            found[place] = shares(codes[nearest].reshape(len(block), -1), len(labels))
         return pd.DataFrame(found, index=self.source_adata(adata).obs_names[rows], columns=labels)
+
+    def label_frequencies(
+        self, label_key: str, adata: Data | None = None, *, target: Data | None = None
+    ) -> Float[np.ndarray, " l"]:
+        """Return the share of each label among labelled target cells, as columns of :meth:`get_label_probabilities`."""
+        _, codes, labels = self._labelled_targets(label_key, adata, target)
+        return np.bincount(codes, minlength=len(labels)) / len(codes)
 
     def _labelled_targets(
         self, label_key: str, adata: Data | None, target: Data | None
@@ -108,16 +117,3 @@ class LabelsMixin:
                 f"{place.rep!r}. Compute the representation as for the training data."
             )
         return points, labels.cat.codes.to_numpy(), labels.cat.categories
-
-
-def label_entropy(probabilities: Float[np.ndarray, "n l"]) -> Float[np.ndarray, " n"]:
-    """Return the entropy of each row, in nats."""
-    p = np.asarray(probabilities, np.float64)
-    return -np.sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0), axis=1)
-
-
-def _shares(codes: Int[np.ndarray, "n k"], n_labels: int) -> Any:
-    """Return the share of each label in each row."""
-    n, k = codes.shape
-    places = np.arange(n)[:, None] * n_labels + codes
-    return np.bincount(places.ravel(), minlength=n * n_labels).reshape(n, n_labels) / k

@@ -15,7 +15,7 @@ from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, Diagnostics, solve_coupling
 from scgenot.data import CostArrays, Population, Split, cost_arrays, known_pairs, read_population, split_cells
-from scgenot.flow import HeldOut, TrainConfig
+from scgenot.flow import HeldOut, TrainConfig, reference_rows
 from scgenot.methods import GENOTSolver
 from scgenot.model._problem import with_options
 
@@ -124,6 +124,9 @@ class TrainingMixin:
         # Only now is anything kept: a call that fails leaves the model as it was.
         self._solver = solver
         self.coupling_, self._split = coupling, split
+        trained_on = target.cells[split.target_train]
+        self._reference = trained_on[reference_rows(len(trained_on), np.random.default_rng(0))]
+        self._regions = None
         self._coupling_diagnostics = _summary_rows(coupling.diagnostics)
         self.history_ = _history(result.history)
         self.train_indices_ = self._rows(source, target, split.source_train, split.target_train)

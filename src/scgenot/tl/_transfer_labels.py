@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scgenot._rng import RNG
-from scgenot.flow import ODEConfig
+from scgenot.flow import ODEConfig, label_uncertainty
 from scgenot.tl._writing import Results, check_writable, safe_columns, write
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def transfer_labels(
         The most probable label, categorical.
     ``obs["genot_labels_entropy"]``
         Entropy of the probabilities in nats: 0 where all samples agree, at most the logarithm of the number of labels.
+    ``obs["genot_labels_uncertainty"]``
+        1 minus the largest probability after the sizes of labels are levelled out: the best measure of whether a cell goes
+        to the wrong label (:func:`scgenot.flow.label_uncertainty`).
     ``uns["genot_labels"]["labels"]``
         The labels as they are called, in the order of the columns.
     ``uns["genot_labels"]["params"]``
@@ -102,6 +105,7 @@ def transfer_labels(
         rng=rng,
         ode=ode,
     )
+    frequencies = model.label_frequencies(label_key, adata, target=target)
     rows = model.source_rows(adata, indices=indices)
     probabilities = found.to_numpy()
     params = {"label_key": label_key, "n_samples": n_samples, "n_neighbors": n_neighbors}
@@ -110,6 +114,7 @@ def transfer_labels(
         obs={
             key_added: pd.Categorical.from_codes(probabilities.argmax(axis=1), categories=found.columns),
             f"{key_added}_entropy": label_entropy(probabilities),
+            f"{key_added}_uncertainty": label_uncertainty(probabilities, frequencies),
         },
         obsm={key_added: pd.DataFrame(probabilities, columns=safe_columns(found.columns))},
         uns={

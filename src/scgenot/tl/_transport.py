@@ -47,11 +47,11 @@ def transport(
     indices
         Which cells, as rows or as a boolean mask; by default the source cells.
     n_samples
-        Samples a cell, from which everything is estimated.
+        Samples per cell, from which everything is estimated. Compare the uncertainty of cells with as many samples.
     store_samples
         Whether to keep the samples themselves: cells x `n_samples` x features.
     displacement
-        Measure directions from the source cell instead of from zero in the uncertainty.
+        Measure directions from the source cell instead of from zero in ``obs["genot_cos_var"]``.
     batch_size
         Cells at once.
     rng
@@ -70,9 +70,13 @@ def transport(
     ``obsm["genot_samples"]``
         The samples, if `store_samples`.
     ``obs["genot_uncertainty"]``
-        Variance over samples of the cosine between a sample and the mean sample.
+        How evenly the samples are spread over regions of the target population, from 0 (all in one) to 1 (over all). It
+        compares cells of different groups; see :meth:`scgenot.GENOT.get_uncertainty`.
+    ``obs["genot_cos_var"]``
+        Variance over samples of the cosine between a sample and the mean sample. It does not compare groups, since it is
+        measured from the origin of the representation (or from the source cell, with `displacement`).
     ``obs["genot_variance"]``
-        Variance of the samples, summed over features.
+        Variance of the samples, summed over features. Like the two before, NaN for one sample.
     ``obs["genot_growth"]``
         Mass that a cell sends per unit of prior mass, where a marginal was relaxed: 1 is kept, near 0 has no counterpart,
         all 1 in a balanced problem. Left out for minibatch couplings, which do not tell.
@@ -95,7 +99,7 @@ def transport(
         displacement=displacement,
         keep_samples=store_samples,
     )
-    measured = {"uncertainty": found.cos_var, "variance": found.variance}
+    measured = {"uncertainty": found.uncertainty, "cos_var": found.cos_var, "variance": found.variance}
     if model.knows_growth():
         measured["growth"] = model.get_growth(adata, indices=indices)
     results = Results(

@@ -18,6 +18,8 @@ from scgenot.flow import FlowConfig
 from scgenot.model.saving._costs import plain_cost, saved_cost
 from scgenot.model.saving._files import ADATA, MUDATA, flatten_arrays, read_model, unflatten_arrays, write_model
 
+_REFERENCE = "target_reference"
+
 
 class PersistenceMixin:
     """``save`` and ``load``."""
@@ -74,6 +76,8 @@ class PersistenceMixin:
             "coupling": self._coupling_diagnostics,
         }
         arrays = {} if weights is None else flatten_arrays(weights)
+        if weights is not None and self._reference is not None:
+            arrays[_REFERENCE] = self._reference
         data = self._some_data(None) if save_anndata else None
         written = {}
         if data is not None:
@@ -156,6 +160,8 @@ class PersistenceMixin:
         } or None
         self._coupling_diagnostics = content["coupling"]
         self.is_trained_, self.steps_, self.stopped_ = content["trained"], content["steps"], content["stopped"]
+        # Missing in models of before.
+        self._reference = arrays.pop(_REFERENCE, None)
         if arrays:
             # Models from before growth was learned do not say: where a marginal was relaxed, its growth is not known.
             taus = self._coupling_config.tau_source, self._coupling_config.tau_target
