@@ -21,7 +21,7 @@ def test_shapes_and_names(trained, sources):
     mean = trained.get_transported_mean(n_samples=4)
     assert mean.shape == (60, 3) and mean.dtype == np.float32
     scores = trained.get_uncertainty(n_samples=4)
-    assert isinstance(scores, pd.DataFrame) and list(scores.columns) == ["cos_var", "variance"]
+    assert isinstance(scores, pd.DataFrame) and list(scores.columns) == ["uncertainty", "cos_var", "variance"]
     assert list(scores.index) == list(trained.adata.obs_names[sources])
 
 
