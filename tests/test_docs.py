@@ -1,5 +1,6 @@
-"""The documentation is built without a warning, and every public name stands in it with what its docstring says."""
+"""The documentation is built without a warning, names all that is public, and its examples run."""
 
+import functools
 import html
 import importlib
 import inspect
@@ -8,11 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from tests.conftest import BRIEF, SMALL, make_adata
+from tests.model.modalities import make_mdata
 
 import scgenot
+from scgenot.__main__ import _parser
 
 ROOT = Path(__file__).resolve().parents[1]
+# Their blocks of Python are run from top to bottom.
+RUN = ("README.md", "docs/quickstart.md", "docs/choosing.md")
 
 
 def own_members() -> list[str]:
@@ -87,3 +95,45 @@ def test_no_markup_is_left(pages):
     for name, page in pages.items():
         for markup in (".. currentmodule::", ".. auto", ":py:", ":func:`", ":class:`", "```"):
             assert markup not in re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL), f"{name} shows {markup}"
+
+
+def blocks(page: str, language: str) -> list[tuple[int, str]]:
+    """Return the lines that blocks of a language begin at, and what they say."""
+    text = (ROOT / page).read_text()
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [(text[: one.start()].count("\n") + 1, one.group(1)) for one in found]
+
+
+@pytest.fixture
+def named_data(tmp_path, monkeypatch):
+    """The `adata` and `mdata` that examples speak of; networks are small, training is short."""
+    adata, mdata = make_adata(), make_mdata()
+    adata.obsm["X_umap"] = adata.obsm["X_pca"][:, :2]
+    adata.obs["cell_type"] = np.where(adata.obsm["X_pca"][:, 1] > 0, "a", "b")
+    for one in mdata.mod.values():
+        one.obs["cell_type"] = one.obs["kind"]
+        one.obsm["X_umap"] = one.obsm[next(iter(one.obsm))][:, :2]
+    monkeypatch.chdir(tmp_path)
+    for method, options in (("__init__", {"flow_config": SMALL}), ("train", BRIEF)):
+        given = functools.partialmethod(getattr(scgenot.GENOT, method), **options)
+        monkeypatch.setattr(scgenot.GENOT, method, given)
+    yield {"adata": adata, "mdata": mdata}
+    plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("page", RUN)
+def test_examples_run(page, named_data):
+    there = blocks(page, "python")
+    assert there
+    for line, block in there:
+        exec(compile("\n" * line + block, page, "exec"), named_data)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_commands_are_understood(page):
+    commands = [block.replace("\\\n", " ").split() for _, block in blocks(page, "bash")]
+    ours = [words[1:] for words in commands if words[:2] == ["scgenot", "transport"]]
+    assert ours
+    for words in ours:
+        assert _parser().parse_args(words).source == "control"
