@@ -35,7 +35,9 @@ class StartReport:
     converged
         Whether its plan stood still.
     overlap
-        Share of the mass that its plan has in common with the best one; NaN for starts that were not followed to the end.
+        Share of the mass that its plan has in common with the chosen one; NaN for starts that were not followed to the end.
+    sharp
+        Value reached at the small epsilon at which starts are compared: the chosen one has the lowest.
     """
 
     start: str
@@ -45,6 +47,7 @@ class StartReport:
     polished: bool
     converged: bool
     overlap: float = float("nan")
+    sharp: float = float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Diagnostics:
     epsilon
         As given, in units of the scaled cost.
     iterations
-        Sinkhorn iterations at full size (the mean over batches for minibatches).
+        Sinkhorn iterations at full size; the mean over batches for minibatches; in quadratic problems over all cells the
+        linearisations of the chosen start at the final epsilon, each of which is solved by up to 88 Sinkhorn iterations.
     marginal_violation
         L1 distance between the plan's marginals and what they should be, the larger of the two sides.
     mass
@@ -72,7 +76,7 @@ class Diagnostics:
     converged
         Whether the violation came below the tolerance; with landmarks, which are a sample, below 0.05.
     starts
-        What became of each start of a quadratic problem, best first.
+        What became of each start of a quadratic problem, the chosen one first.
     """
 
     kind: str

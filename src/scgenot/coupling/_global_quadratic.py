@@ -9,21 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._progress import SILENT, Progress
 from scgenot.costs import resolve_cost_pair
-from scgenot.coupling._base import StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
-from scgenot.coupling.quadratic._iterate import QuadraticState, polish, settle, solve_from
-from scgenot.coupling.quadratic._problem import QuadraticProblem, quadratic_problem
+from scgenot.coupling.quadratic._iterate import Limits, settle
+from scgenot.coupling.quadratic._problem import quadratic_problem
+from scgenot.coupling.quadratic._search import Found, best_state, search
 from scgenot.coupling.quadratic._sides import SharedTerm, Side
-from scgenot.coupling.quadratic._starts import start_plans
 from scgenot.sinkhorn import Geometry, Potentials, refine_potentials
 
-_POLISHED = 3
-_MAX_POLISH = 200
-# Objectives closer than this are one optimum reached twice: only one of the two starts is polished.
-_SAME = 1e-4
+__all__ = ["best_state", "quadratic_coupling"]
+
+# Sinkhorn iterations that a linearisation counts for in `max_iterations`: a round of it, which is what one near the end takes.
+_A_ROUND = 10
 
 
 def quadratic_coupling(
@@ -36,12 +36,13 @@ def quadratic_coupling(
     *,
     shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None = None,
     pairs: Int[np.ndarray, "p 2"] | None = None,
+    progress: Progress | None = None,
 ) -> PotentialCoupling:
     """Solve the quadratic or fused entropic problem: cells that are close go to cells that are close.
 
     Minimises ``alpha sum |cX_ik - cY_jl|^2 P_ij P_kl / mass(P) + (1 - alpha) <C, P> + epsilon KL(P | a b')``, with the
-    marginals relaxed where a tau is below 1. The problem is not convex: it is solved from several starts, the best few are
-    followed until they stand still, and the lowest objective wins.
+    marginals relaxed where a tau is below 1. The problem is not convex: it is solved from several starts at a small epsilon, the
+    best few are followed until they stand still, the lowest objective wins and is followed to the epsilon asked for.
 
     Parameters
     ----------
@@ -52,11 +53,13 @@ def quadratic_coupling(
     a, b
         Marginals; each sums to 1.
     config
-        Costs, epsilon, alpha, taus, landmarks.
+        Costs, epsilon, alpha, taus, landmarks, limits.
     shared
         Features that both populations have, which makes the problem fused.
     pairs
         Rows of source and target cells known to correspond: costs to them become the shared features.
+    progress
+        Is told of starts, polishing, and sweeps over all cells.
 
     Returns
     -------
@@ -79,57 +82,34 @@ def quadratic_coupling(
         alpha=alpha,
         taus=(config.tau_source, config.tau_target),
     )
-    state, reports = best_state(problem, shared_costs)
+    limits = Limits(config.tolerance, max(config.max_iterations // _A_ROUND, 1))
+    found = search(problem, shared=fused is not None, limits=limits, progress=progress or SILENT)
+    # Without the cells that fill up its shape: this is the problem that was asked.
+    state, matrix, u, v, violation = _unfilled(found, config.tolerance, len(left.chosen), len(right.chosen))
 
-    offset = -alpha * float(jnp.sum(state.quadratic * state.plan))
+    offset = -alpha * float(np.sum(state.quadratic * state.plan))
     lift = lifts((left.anchored, right.anchored), within, scales, state.plan, alpha, offset, config.epsilon)
     between, features = lifted_cost(), (None, None)
     if fused is not None:
         lift, features = fused.added_to(lift, 1.0 - alpha), (fused.source, fused.target)
         between = lifted_cost(lift[0].map.shape[1] + 2, fused.cost)
     geometry = Geometry(lift[0](source, features[0]), lift[1](target, features[1]), 1.0 / config.epsilon, between)
-    matrix, u, v, violation = settle(problem, state)
     whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
-    if whole:
-        geometry, winner = dataclasses.replace(geometry, matrix=matrix), reports[0]
-        potentials = Potentials(u, v, float(violation), winner.iterations, winner.converged)
+    winner = found.starts[0]
+    if whole and matrix.size <= config.dense_limit:
+        geometry = dataclasses.replace(geometry, matrix=matrix)
+        potentials = Potentials(u, v, violation, winner.iterations, winner.converged)
     else:
-        found = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config.sinkhorn)
-        potentials = dataclasses.replace(found, converged=found.converged and reports[0].converged)
+        refined = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config.sinkhorn)
+        potentials = dataclasses.replace(refined, converged=refined.converged and winner.converged)
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
-    return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports))
+    return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=found.starts)
 
 
-def best_state(
-    problem: QuadraticProblem, shared: Float[Array, "n m"] | None
-) -> tuple[QuadraticState, list[StartReport]]:
-    """Return the state of the lowest objective, and the reports of all starts, best first."""
-    found: list[tuple[str, QuadraticState]] = []
-    rough = problem.rough()
-    for name, anneal, plan in start_plans(problem.within_source, problem.within_target, problem.a, problem.b, shared):
-        found.append((name, solve_from(rough, plan, anneal)))
-    found.sort(key=lambda one: _value(one[1]))
-    reports, kept = [], []
-    for name, state in found:
-        rough = _value(state)
-        again = any(abs(rough - other) <= _SAME * abs(other) for other, _ in kept)
-        if len(kept) < _POLISHED and not again:
-            state, iterations, converged = polish(problem, state, _MAX_POLISH)
-            kept.append((rough, state))
-            reports.append(StartReport(name, _value(state), iterations, float(state.change), True, converged))
-        else:
-            reports.append(StartReport(name, rough, 0, float(state.change), False, False))
-    best = min((state for _, state in kept), key=_value)
-    followed = iter(kept)
-    for k, report in enumerate(reports):
-        if report.polished:
-            overlap = 1.0 - 0.5 * float(jnp.abs(next(followed)[1].plan - best.plan).sum())
-            reports[k] = dataclasses.replace(report, overlap=overlap)
-    return best, sorted(reports, key=lambda one: (not one.polished, one.objective))
-
-
-def _value(state: QuadraticState) -> float:
-    """Return the objective; a start that broke down comes last instead of winning by NaN."""
-    value = float(state.objective)
-    return value if np.isfinite(value) else float("inf")
+def _unfilled(found: Found, tolerance: float, n: int, m: int):
+    """Return the state, the linearised cost with its potentials, and the violation, of the cells that have mass."""
+    settled = settle(found.problem, found.state, np.float32(tolerance))
+    state, matrix, u, v, violation = jax.device_get((found.state, *settled))
+    state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m])
+    return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u[:n]), jnp.asarray(v[:m]), float(violation)
