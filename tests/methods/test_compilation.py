@@ -21,7 +21,7 @@ def programs(n):
         0, source, target, coupling=KnownPairs(np.arange(n), growth=np.linspace(0.5, 1.5, n)),
         flow_config=FlowConfig(hidden=(32, 32), time_frequencies=4),
         train_config=TrainConfig(max_steps=30, batch_size=64, check_every=20),
-        held_out=HeldOut(source[: n // 10], target[: n // 11]), progress_bar=False,
+        held_out=HeldOut(source[: n // 10], target[: n // 10]), progress_bar=False,
     )[0]
     fitted = len(compiled)
     solver.sample(0, source, 5)
