@@ -36,7 +36,9 @@ def test_entropy_stands_beside_the_other_uncertainties(cross):
     expected = entropy(cross.get_label_probabilities("kind", n_samples=7, rng=2).to_numpy(), axis=1)
     np.testing.assert_allclose(scores["entropy"], expected, atol=1e-6)
     assert scores["entropy"].max() <= np.log(2) + 1e-6
-    pd.testing.assert_frame_equal(scores[["uncertainty", "cos_var", "variance"]], cross.get_uncertainty(n_samples=7, rng=2))
+    pd.testing.assert_frame_equal(
+        scores[["uncertainty", "cos_var", "variance"]], cross.get_uncertainty(n_samples=7, rng=2)
+    )
 
 
 def test_one_generator_gives_one_set_of_samples(cross):

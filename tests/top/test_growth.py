@@ -150,8 +150,18 @@ def test_plots(data, relaxed, tmp_path):
     first, boxes = scgenot.pl.growth(adata, groupby="clump", save=tmp_path / "growth.png")
     assert first.collections[1].get_array().shape == (120,)
     assert "third" in boxes.get_yticklabels()[0].get_text()
+    # White is the mean, and what is kept is marked.
+    mean = np.log2(adata.obs["genot_growth"].mean())
+    assert first.collections[1].norm.vcenter == pytest.approx(mean, abs=1e-6)
+    assert sorted(line.get_xdata()[0] for line in boxes.lines[-2:]) == pytest.approx(sorted([0.0, mean]))
     ax = scgenot.pl.transitions(adata, save=tmp_path / "transitions.png")
     np.testing.assert_allclose(ax.images[0].get_array(), adata.uns["genot_transitions"]["matrix"].to_numpy())
+    cells = adata.obs.loc[control(adata), "clump"].value_counts()
+    rows = [f"{name} ({cells[name]})" for name in ("first", "second", "third")]
+    assert [label.get_text() for label in ax.get_yticklabels()] == rows
+    adata.uns["genot_transitions"]["n_cells"][1] = 3
+    styles = [label.get_style() for label in scgenot.pl.transitions(adata).get_yticklabels()]
+    assert styles == ["normal", "italic", "normal"]
     assert (tmp_path / "growth.png").stat().st_size > 5000
     with pytest.raises(KeyError, match="there are no transitions.*tl.transitions"):
         scgenot.pl.transitions(make_adata())
