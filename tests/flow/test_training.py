@@ -10,8 +10,9 @@ from flax import nnx
 
 from scgenot.coupling import CouplingConfig
 from scgenot.datasets import gaussian_pair
-from scgenot.flow import FlowConfig, HeldOut, TrainConfig, VelocityField
+from scgenot.flow import FlowConfig, HeldOut, NoiseToTarget, Standardizer, TrainConfig, VelocityField, validate_on
 from scgenot.flow import _trainer as trainer
+from scgenot.flow import _validation as validation
 from scgenot.flow._trainer import ValidationSet, learning_rates, train_velocity
 from scgenot.methods import GENOTSolver
 from scgenot.metrics import cbw_uvp
@@ -382,6 +383,38 @@ def test_held_out_cells_are_scored(pairs, small, brief, fixed_coupling):
     for name in ("validation_loss", "validation_sinkhorn_divergence"):
         assert histories[0][name][-1] < 0.5 * histories[0][name][0]
         assert histories[1][name][-1] > 10 * histories[0][name][-1]
+
+
+def test_the_divergence_is_between_the_masses_of_the_plan(run, fixed_coupling, pairs, monkeypatch):
+    # The plan sends three times as much from the first half of the held-out cells, and gives the second half nothing.
+    asked = {}
+
+    class Massive(fixed_coupling):
+        source_marginal = property(lambda self: jnp.where(jnp.arange(20) < 10, 0.075, 0.025))
+        target_marginal = property(lambda self: jnp.where(jnp.arange(20) < 10, 0.1, 0.0))
+
+        def extend(self, source, target, *, source_weights=None, target_weights=None, shared=None):
+            asked.update(source_weights=source_weights, target_weights=target_weights)
+            return Massive(np.arange(20))
+
+    held = HeldOut(pairs[0][:20], pairs[1][:20], source_weights=np.ones(20), target_weights=np.full(20, 2.0))
+    units = tuple(Standardizer.fit(side, np.ones(N), "global") for side in pairs)
+    arguments = (jax.random.key(0), run.graphdef, NoiseToTarget(), Massive(np.arange(N)), units, held)
+    monkeypatch.setattr(validation, "sinkhorn_divergence", lambda x, y: asked.update(target=y) or 1.0)
+    sampled = validation.sample_blocks
+    monkeypatch.setattr(
+        validation,
+        "sample_blocks",
+        lambda g, w, key, source, *rest, **o: asked.update(source=source) or sampled(g, w, key, source, *rest, **o),
+    )
+    assert validate_on(*arguments)[1](run.params) == {"validation_sinkhorn_divergence": 1.0}
+    first_half = [
+        np.isin(asked[name][:, 0], side[:10, 0]).mean() for name, side in zip(("source", "target"), pairs, strict=True)
+    ]
+    # 64 cells, drawn evenly over the mass.
+    assert first_half[0] == pytest.approx(0.75, abs=0.02) and first_half[1] == 1.0
+    np.testing.assert_array_equal(asked["target_weights"], np.full(20, 2.0))
+    np.testing.assert_array_equal(asked["source_weights"], np.ones(20))
 
 
 def test_a_progress_bar_is_shown_only_if_wanted(run, brief, capsys):

@@ -1,5 +1,7 @@
 """A coupling of blocks in its shortest form: one plan a condition, source cells shared, target cells one after another."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,3 +47,41 @@ class Blocks(Coupling):
 
     def swapped(self):
         raise NotImplementedError
+
+
+class RelaxedBlocks(Blocks):
+    """Blocks of known pairs in which all source cells take part, and grow by known factors; targets are kept."""
+
+    def __init__(self, growth):
+        self.growth = np.asarray(growth)
+        n = self.growth.shape[1]
+        rows, prior = np.arange(n), np.full(n, 1 / n)
+        self.weights = np.full(len(growth), 1 / len(growth))
+        self.parts = tuple(
+            types.SimpleNamespace(
+                source_rows=rows, target_rows=rows, priors=(prior, prior), masses=(prior * one, prior)
+            )
+            for one in self.growth
+        )
+
+    @property
+    def marginal_kinds(self):
+        return "relaxed", "kept"
+
+    @property
+    def source_marginal(self):
+        return self.growth.mean(axis=0) / self.growth.shape[1]
+
+    @property
+    def target_marginal(self):
+        return np.full(self.growth.shape[1], 1 / self.growth.shape[1])
+
+    @property
+    def diagnostics(self):
+        return None
+
+    def pairs(self, key, *, batch_size, steps):
+        rng = np.random.default_rng(0)
+        while True:
+            i = rng.integers(0, self.growth.shape[1], (steps, batch_size)).astype(np.int32)
+            yield i, i, rng.integers(0, len(self.parts), i.shape).astype(np.int32)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tests.methods.blocks import Blocks
+from tests.methods.blocks import Blocks, RelaxedBlocks
 
 from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.datasets import GaussianProblem
@@ -98,6 +98,25 @@ def test_held_out_pairs_are_scored_under_their_condition(data, learned):
         arrays = (pairs.x, pairs.y, pairs.z, pairs.t, pairs.c)
         losses[name] = float(_validation_loss(learned.graphdef, NoiseToTarget(), weights.params, *arrays))
     assert losses["right"] < 0.8 * losses["exchanged"]
+
+
+def test_growth_is_that_of_the_condition(cells, schedule):
+    # Cells on the left grow in one condition and shrink in the other.
+    x = cells[0]
+    left = x[:, 0] < 0
+    growth = np.where([left, ~left], 1.5, 0.5)
+    solver = GENOTSolver(2, 3, FlowConfig(hidden=(32, 32), time_frequencies=4))
+    data = FitData(*cells, RelaxedBlocks(growth), conditions=CONDITIONS)
+    learned, _ = solver.learn(jax.random.key(0), data, dataclasses.replace(schedule, max_steps=20), progress_bar=False)
+    assert learned.training_growth() is None
+    far = np.abs(x[:, 0]) > 0.5
+    for k in range(2):
+        np.testing.assert_allclose(learned.growth(x, condition=CONDITIONS[k])[far], growth[k][far], atol=0.3)
+    blank = GENOTSolver.from_state(learned.state_config())
+    again = dataclasses.replace(
+        blank, weights=unflatten_arrays(blank.weights_template(), flatten_arrays(learned.weights))
+    )
+    np.testing.assert_array_equal(again.growth(x, condition=CONDITIONS[0]), learned.growth(x, condition=CONDITIONS[0]))
 
 
 def test_wrong_conditions(learned, data, plain_calls):

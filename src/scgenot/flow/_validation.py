@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +38,10 @@ class HeldOut:
         What the coupling sees of them where it does not see these features, such as their costs to the coupled cells.
     shared
         Features of both in a space that they share, in fused problems with one.
+    source_weights, target_weights
+        Prior weights, where cells have any.
+    blocks
+        Rows of source and target cells for each block, where the coupling has blocks.
     """
 
     source: Float[np.ndarray, "n dx"]
@@ -45,12 +49,16 @@ class HeldOut:
     source_costs: Float[np.ndarray, "n kx"] | None = None
     target_costs: Float[np.ndarray, "m ky"] | None = None
     shared: tuple[Float[np.ndarray, "n s"], Float[np.ndarray, "m s"]] | None = None
+    source_weights: Float[np.ndarray, " n"] | None = None
+    target_weights: Float[np.ndarray, " m"] | None = None
+    blocks: Sequence[tuple[Any, Any]] | None = None
 
     def coupled_by(self, coupling: Coupling) -> Coupling:
         """Return the coupling between these cells that a solved one implies."""
         source = self.source if self.source_costs is None else self.source_costs
         target = self.target if self.target_costs is None else self.target_costs
-        return coupling.extend(source, target, **({} if self.shared is None else {"shared": self.shared}))
+        given = {name: getattr(self, name) for name in ("shared", "source_weights", "target_weights", "blocks")}
+        return coupling.extend(source, target, **{name: one for name, one in given.items() if one is not None})
 
 
 def validate_on(

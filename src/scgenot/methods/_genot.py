@@ -22,7 +22,7 @@ from scgenot.flow._scaling import Standardizer
 from scgenot.flow._trainer import keys, train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import abstract_velocity, initial_weights
-from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, plan_growth
+from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
 PATH = NoiseToTarget()
@@ -167,18 +167,16 @@ class GENOTSolver(Method):
         return dataclasses.replace(learned, weights=weights), result
 
     def _learn_growth(self, key, coupling, cells, conditions) -> tuple[dict[str, nnx.State], dict[str, jax.Array]]:
-        """Return networks, and what they learned from, by population whose marginal is relaxed."""
-        if conditions is not None and "relaxed" in self.marginal_kinds:
-            raise NotImplementedError(
-                "growth is not learned with conditions yet. Use `tau_source` and `tau_target` of 1."
-            )
-        marginals = coupling.source_marginal, coupling.target_marginal
+        """Return networks and, without conditions, what they learned from, by population whose marginal is relaxed."""
         networks, growth = {}, {}
-        sides = zip(POPULATIONS, self.marginal_kinds, cells, coupling.priors, marginals, strict=True)
-        for own, (name, kind, x, prior, marginal) in zip(keys(key, 2), sides, strict=True):
-            if kind == "relaxed":
-                prior, marginal = np.asarray(prior), np.asarray(marginal)
-                networks[name] = fit_rescaling(own, x, prior, marginal, self.config.rescaling)
+        sides = zip(keys(key, 2), POPULATIONS, self.marginal_kinds, cells, strict=True)
+        for side, (own, name, kind, x) in enumerate(sides):
+            if kind != "relaxed":
+                continue
+            rows, blocks, prior, marginal = growth_rows(coupling, side)
+            x = x if conditions is None else np.concatenate([x[rows], conditions[blocks]], axis=1)
+            networks[name] = fit_rescaling(own, x, prior, marginal, self.config.rescaling)
+            if conditions is None:
                 growth[name] = jax.device_put(plan_growth(prior, marginal).astype(np.float32))
         return networks, growth
 
@@ -220,7 +218,8 @@ class GENOTSolver(Method):
     def training_growth(self, population: Literal["source", "target"] = "source") -> Float[np.ndarray, " k"] | None:
         """Return the plan's own growth, marginal over prior, of the training cells in their order.
 
-        ``None`` where the marginal is not relaxed, and from models saved before it was kept.
+        ``None`` where the marginal is not relaxed, with conditions, in each of which a cell has another growth, and from
+        models saved before it was kept.
         """
         if population not in POPULATIONS:
             raise ValueError(one_of("population", population, POPULATIONS))
@@ -235,7 +234,8 @@ class GENOTSolver(Method):
         rescaling = {POPULATIONS[k]: empty_rescaling(dims[k] + c, self.config.rescaling)[1] for k in relaxed}
         known = self.training_cells
         empty = lambda n: jax.device_put(np.zeros(n, np.float32))
-        growth = {POPULATIONS[k]: empty(known[k]) for k in relaxed} if known is not None else {}
+        kept = known is not None and not c
+        growth = {POPULATIONS[k]: empty(known[k]) for k in relaxed} if kept else {}
         params = abstract_velocity(*self._network)[1]
         return FlowWeights(params, source, target, rescaling, growth, _blank_units(c) if c else None)
 

@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from scgenot.coupling import Coupling
 from scgenot.flow._config import RescalingConfig
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._sizes import host_rng, padded, systematic
@@ -84,11 +85,35 @@ def rescaling_loss(eta: Float[Array, " rows"], ratio: Float[Array, " rows"], los
     return jnp.mean(errors) + 0.5 * jnp.square(jnp.mean(eta - ratio))
 
 
-def plan_growth(prior: Float[np.ndarray, " n"], marginal: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def plan_growth(
+    prior: Float[Array | np.ndarray, " n"], marginal: Float[Array | np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
     """Return ``marginal / prior``, for priors that sum to 1; 0 for cells without prior mass."""
     prior, marginal = np.asarray(prior, np.float64), np.asarray(marginal, np.float64)
     share = prior / prior.sum()
     return np.divide(marginal, share, out=np.zeros_like(share), where=share > 0)
+
+
+def growth_rows(
+    coupling: Coupling, side: int
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Return cells, their blocks, priors and marginals of the source (`side` 0) or target: what growth is learned from.
+
+    A coupling of blocks has ``parts`` with rows, priors and masses of each; a cell in several blocks is there once for each.
+    """
+    parts = getattr(coupling, "parts", None)
+    if parts is None:
+        prior = np.asarray(coupling.priors[side], np.float64)
+        marginal = np.asarray((coupling.source_marginal, coupling.target_marginal)[side], np.float64)
+        return np.arange(len(prior)), np.zeros(len(prior), int), prior, marginal
+    rows = [np.asarray((part.source_rows, part.target_rows)[side]) for part in parts]
+    blocks = [np.full(len(one), number) for number, one in enumerate(rows)]
+    shares = np.asarray(coupling.weights, np.float64)
+    prior, marginal = (
+        [share * np.asarray(getattr(part, name)[side], np.float64) for share, part in zip(shares, parts, strict=True)]
+        for name in ("priors", "masses")
+    )
+    return tuple(np.concatenate(one) for one in (rows, blocks, prior, marginal))
 
 
 def fit_rescaling(
