@@ -1,9 +1,11 @@
-"""The directive ``rooms``: a table of public names, which are read off the package, each with a page of its own.
+"""Two directives whose public names are read off the package, so that nothing is left out by forgetting it.
 
-    .. rooms:: scgenot.tl
+``.. rooms:: scgenot.tl`` makes a table of ``scgenot.tl.__all__``, each name with a page of its own, and ``.. rooms::
+scgenot.GENOT`` one of the class and its members, without what it inherits from scvi-tools. Names in the body come first, in
+this order; all others follow.
 
-lists ``scgenot.tl.__all__``, and ``.. rooms:: scgenot.GENOT`` the class and what it defines, without what it inherits from
-scvi-tools. Names in the body come first, in this order; all others follow, so that nothing is left out by forgetting it.
+``.. room:: scgenot.costs`` shows a whole room on the page where it stands. Aliases of types and constants have no docstrings:
+what the body says of them, ``Name: sentence``, stands in their place.
 """
 
 from __future__ import annotations
@@ -11,37 +13,34 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
-from typing import Any
+from types import FunctionType, ModuleType
 
+from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.ext.autosummary import Autosummary
+from sphinx.util.docutils import SphinxDirective
 
-TABLES = (
-    "scgenot.GENOT",
-    "scgenot.tl",
-    "scgenot.pl",
-    "scgenot.metrics",
-    "scgenot.datasets",
-)
+TABLES = ("scgenot.GENOT", "scgenot.tl", "scgenot.pl", "scgenot.metrics", "scgenot.datasets")
 # What scvi-tools gives the model class, and the table shows all the same.
 INHERITED = {"history"}
+MEMBERS = (FunctionType, property, classmethod, staticmethod)
 
 
 def public_names(full_name: str) -> list[str]:
     """Return the names that a room's or class's table has, relative to the package.
 
-    A room's are its ``__all__``. A class's are itself, the public members that classes of this package give it, and what
-    stands in `INHERITED`.
+    A room's are its ``__all__``. A class's are itself, the public methods and properties that classes of this package give
+    it, and what stands in `INHERITED`.
     """
     module, _, name = full_name.rpartition(".")
     found = getattr(importlib.import_module(module), name)
     if inspect.ismodule(found):
         return [f"{name}.{one}" for one in found.__all__]
     ours = [parent for parent in found.__mro__ if parent.__module__.split(".")[0] == module]
-    members = {one for parent in ours for one in vars(parent) if not one.startswith("_")}
-    return [name, *(f"{name}.{one}" for one in sorted(members | INHERITED))]
+    members = {one for parent in ours for one, value in vars(parent).items() if isinstance(value, MEMBERS)}
+    return [name, *(f"{name}.{one}" for one in sorted(members | INHERITED) if not one.startswith("_"))]
 
 
 class Rooms(Autosummary):
@@ -49,7 +48,7 @@ class Rooms(Autosummary):
 
     required_arguments = 1
 
-    def run(self) -> list[Any]:
+    def run(self) -> list[nodes.Node]:
         full_name = self.arguments[0]
         if full_name not in TABLES:
             raise self.error(f"{full_name} is no table: add it to TABLES in docs/_rooms.py")
@@ -61,6 +60,32 @@ class Rooms(Autosummary):
         self.options["toctree"] = "generated"
         self.env.ref_context["py:module"] = "scgenot"
         return super().run()
+
+
+class Room(SphinxDirective):
+    """All public names of a room, one below the other."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        room = importlib.import_module(self.arguments[0])
+        said = dict(line.split(":", 1) for line in self.content if line.strip())
+        if unknown := set(said) - set(room.__all__):
+            raise self.error(f"{room.__name__} has no {sorted(unknown)}")
+        # A name of the package itself has a page of its own.
+        bare = [name for name in room.__all__ if not _has_docstring(room, name)]
+        left_out = ", ".join([*bare, "GENOT"])
+        lines = [f".. automodule:: {room.__name__}", "    :members:", "    :imported-members:"]
+        lines += [f"    :exclude-members: {left_out}", ""]
+        for name in bare:
+            lines += [f".. py:data:: {name}", "", f"    {said.get(name, '').strip()}", ""]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def _has_docstring(room: ModuleType, name: str) -> bool:
+    found = getattr(room, name)
+    return inspect.isfunction(inspect.unwrap(found)) or (inspect.isclass(found) and found.__name__ == name)
 
 
 def write_names(app: Sphinx, config: Config) -> None:
@@ -76,18 +101,10 @@ def write_names(app: Sphinx, config: Config) -> None:
             page.unlink()
 
 
-def keep_aliases(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Also show those names of a room that have no docstring, such as aliases of types: they are in ``__all__``.
-
-    The class, which is also a name of the package, has its own page.
-    """
-    return False if what == "module" and name != "GENOT" else None
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run by the builder before it reads the pages."""
-    app.setup_extension("sphinx.ext.autosummary")  # brings autodoc and its events
+    app.setup_extension("sphinx.ext.autosummary")
     app.add_directive("rooms", Rooms)
+    app.add_directive("room", Room)
     app.connect("config-inited", write_names)
-    app.connect("autodoc-skip-member", keep_aliases)
     return {"parallel_read_safe": True}
