@@ -23,7 +23,7 @@ def model(ready):
 
 def state_of(model):
     """What a failed call must leave as it was."""
-    weights = model._solver.weights
+    weights = model._method.weights
     return (
         model.is_trained_,
         model.steps_,
