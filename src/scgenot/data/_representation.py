@@ -15,8 +15,8 @@ from scgenot._messages import did_you_mean
 from scgenot.data._places import Place, listed
 
 _SHOWN_NAMES = 3
-# Numbers read at once: 4 MB as float32, small beside any data that are read in several blocks.
-_BLOCK_ENTRIES = 2**20
+# Numbers read at once: 1 MB in double precision, small beside any data that are read in several blocks.
+_BLOCK_ENTRIES = 2**17
 
 
 def read_representation(

@@ -115,7 +115,8 @@ def cells_of(model: TransportModel, side: str, adata: Data | None, indices: Any)
     if values.shape[1] != width:
         raise ValueError(
             f"the model was trained with {width} features in {place.rep!r}, this adata has "
-            f"{values.shape[1]}. Compute the representation as for the training data, on the same features."
+            f"{values.shape[1]}. Compute the representation as for the training data, on the same features, and pass that "
+            "`adata`."
         )
     check_names(held_by, place, model._feature_names[side])
     return Cells(held_by, rows, values)

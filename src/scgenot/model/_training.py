@@ -24,6 +24,7 @@ from scgenot.data import (
     fingerprint,
     hold_out,
     names_digest,
+    population_rows,
     read_transport,
     rows_of,
     swapped,
@@ -89,8 +90,11 @@ class TrainedOn:
         return cls(train, held, tuple(cells), names, fingerprint(found), found.split)
 
     def are_cells_of(self, data: Any, spec: Any) -> bool:
-        """Whether the rows are those of the same cells, by their names, in other data."""
-        return names_digest(data, spec, _all_rows(self.train_rows, self.held_rows)) == self.names
+        """Whether the rows are those of both populations in other data, and of cells with the same names."""
+        rows = _all_rows(self.train_rows, self.held_rows)
+        found = (population_rows(data, place) for place in spec.places)
+        same = all(np.array_equal(np.sort(own), there) for own, there in zip(rows, found, strict=True))
+        return same and names_digest(data, spec, rows) == self.names
 
 
 def _all_rows(train, held) -> tuple[np.ndarray, np.ndarray]:
