@@ -98,7 +98,10 @@ def quadratic_coupling(
         potentials = dataclasses.replace(found, converged=found.converged and reports[0].converged)
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
-    return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports))
+    scales = (*scales, None if fused is None else fused.scale)
+    return PotentialCoupling(
+        geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports), scales=scales
+    )
 
 
 def best_state(
