@@ -5,6 +5,7 @@ import contextlib
 import jax
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from tests.coupling.helpers import plan_of
 
 N, M = 24, 20
@@ -139,8 +140,8 @@ def extend(coupling, known_plan, problem):
         share = np.bincount(j.ravel(), minlength=12) / j.size
         np.testing.assert_allclose(share, some.target_marginal, atol=5 * np.sqrt(2 * 0.2 / j.size))
         assert some.diagnostics.marginal_violation > 0.1 and not some.diagnostics.converged
-    with pytest.raises(ValueError, match="`source_weights` must hold one weight for each of the 14 cells"):
-        coupling.extend(source[left], target[right], source_weights=np.ones(3), **tied)
+    with pytest.raises(ValueError, match="`source_weights` must be finite and not negative"):
+        coupling.extend(source[left], target[right], source_weights=-np.ones(14), **tied)
 
 
 def traces(coupling, known_plan):
@@ -171,6 +172,13 @@ def diagnostics(coupling, known_plan):
         costs = float(coupling.geometry.inverse) * told.epsilon * np.asarray(coupling.geometry.stored().matrix)
         assert told.cost == pytest.approx((plan * costs).sum(), rel=1e-3, abs=1e-5)
         assert told.penalty == 0.0
+        assert (told.shared_cost is None) == ("fused" not in told.kind)
+        if told.shared_cost is not None:
+            _, _, _, shared = clumps("fused")
+            costs = cdist(*shared, "sqeuclidean")
+            wanted = (1 - coupling.config.alpha) * (plan * costs).sum() / told.shared_scale
+            assert told.shared_cost == pytest.approx(wanted, rel=1e-2)
+            assert 0 < told.shared_cost < told.cost
 
 
 CHECKS = {

@@ -78,6 +78,8 @@ class Diagnostics:
     cost
         What the objective minimises before the entropy, in units of the scaled cost: ``<C, P>`` in linear problems, alpha
         times the quadratic and ``1 - alpha`` times the linear term in the others. ``None`` where there is no one plan.
+    shared_cost
+        What of it is between shared features, in fused problems.
     kl
         ``KL(P | a b')``: the objective holds it times epsilon.
     penalty
@@ -98,6 +100,7 @@ class Diagnostics:
     target_scale: float | None = None
     shared_scale: float | None = None
     cost: float | None = None
+    shared_cost: float | None = None
     kl: float | None = None
     penalty: float | None = None
 

@@ -98,10 +98,7 @@ def quadratic_coupling(
         potentials = dataclasses.replace(found, converged=found.converged and reports[0].converged)
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
-    scales = (*scales, None if fused is None else fused.scale)
-    return PotentialCoupling(
-        geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports), scales=scales
-    )
+    return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports))
 
 
 def best_state(

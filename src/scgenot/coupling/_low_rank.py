@@ -132,15 +132,4 @@ def _coupled(key, sides, lifts, factors, out, reports, best, a, b, config) -> Po
     kind = f"quadratic, low rank ({out.g.shape[0]})"
     converged = potentials.converged and reports[0].converged
     potentials = dataclasses.replace(potentials, converged=converged)
-    return PotentialCoupling(
-        geometry,
-        a,
-        b,
-        potentials,
-        config,
-        kind,
-        left.scale,
-        lift=lift,
-        starts=tuple(reports),
-        scales=(left.scale, right.scale, None),
-    )
+    return PotentialCoupling(geometry, a, b, potentials, config, kind, left.scale, lift=lift, starts=tuple(reports))

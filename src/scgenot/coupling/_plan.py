@@ -40,9 +40,9 @@ def sums(
     return (mass[:, None] * found).reshape(-1, *np.shape(values)[1:])
 
 
-def mean_costs(geometry: Geometry, h: Float[Array, " m"]) -> Float[np.ndarray, " n"]:
-    """Return the mean cost over epsilon of each row of the plan."""
-    return np.asarray(_row_sums(geometry, h, jnp.zeros((geometry.shape[1], 0)))[2], np.float64)
+def mean_costs(geometry: Geometry, h: Float[Array, " m"], other: Geometry | None = None) -> Float[np.ndarray, " n"]:
+    """Return the mean cost over epsilon of each row of the plan, or the mean of another cost between the same cells."""
+    return np.asarray(_row_sums(geometry, h, jnp.zeros((geometry.shape[1], 0)), other)[2], np.float64)
 
 
 def top_k(geometry: Geometry, h: Float[Array, " m"], r: Float[Array, " n"], k: int) -> csr_array:
@@ -66,14 +66,22 @@ def _flat(values, m: int) -> Float[Array, "m f"]:
     return values.reshape(m, -1)
 
 
-def _blocked(geometry: Geometry, h: Float[Array, " m"], visit, start):
-    """Carry `start` through the blocks of columns, for each block of rows: ``visit(carry, logits, costs, columns)``."""
+def _blocked(geometry: Geometry, h: Float[Array, " m"], visit, start, other: Geometry | None = None):
+    """Carry `start` through the blocks of columns, for each block of rows: ``visit(carry, logits, costs, columns)``.
+
+    Costs are those of `other` where it is given.
+    """
     n, m = geometry.shape
     height, width = min(_ROWS, n), min(_COLUMNS, m)
     rows, columns = -(-n // height), -(-m // width)
     more_x, more_y = rows * height - n, columns * width - m
-    x = jnp.pad(geometry.x, ((0, more_x), (0, 0)), mode="edge").reshape(rows, height, -1)
-    y = jnp.pad(geometry.y, ((0, more_y), (0, 0)), mode="edge").reshape(columns, width, -1)
+
+    def blocks_of(one):
+        x = jnp.pad(one.x, ((0, more_x), (0, 0)), mode="edge").reshape(rows, height, -1)
+        return x, jnp.pad(one.y, ((0, more_y), (0, 0)), mode="edge").reshape(columns, width, -1)
+
+    x, y = blocks_of(geometry)
+    other_x, other_y = (x, y) if other is None else blocks_of(other)
     h = jnp.pad(h, (0, more_y), constant_values=-jnp.inf).reshape(columns, width)
     matrix = geometry.matrix
     if matrix is not None:
@@ -83,7 +91,10 @@ def _blocked(geometry: Geometry, h: Float[Array, " m"], visit, start):
         def column_block(carry, j):
             costs = geometry.cost(x[i], y[j]) if matrix is None else matrix[i, :, j]
             costs = geometry.inverse * costs
-            return visit(carry, h[j][None, :] - costs, costs, j * width + jnp.arange(width)), None
+            logits = h[j][None, :] - costs
+            if other is not None:
+                costs = other.inverse * other.cost(other_x[i], other_y[j])
+            return visit(carry, logits, costs, j * width + jnp.arange(width)), None
 
         return jax.lax.scan(column_block, start(height), jnp.arange(columns))[0]
 
@@ -93,7 +104,7 @@ def _blocked(geometry: Geometry, h: Float[Array, " m"], visit, start):
 
 @jax.jit
 def _row_sums(
-    geometry: Geometry, h: Float[Array, " m"], values: Float[Array, "m f"]
+    geometry: Geometry, h: Float[Array, " m"], values: Float[Array, "m f"], other: Geometry | None = None
 ) -> tuple[Float[Array, " n"], Float[Array, "n f"], Float[Array, " n"]]:
     """Return the logarithm of each row's sum, the mean of `values` over it, and its mean cost over epsilon."""
     m, width = len(values), min(_COLUMNS, len(values))
@@ -112,7 +123,7 @@ def _row_sums(
         zeros = jnp.zeros(height)
         return jnp.full(height, -jnp.inf), zeros, jnp.zeros((height, values.shape[1])), zeros
 
-    top, total, sums, cost = _blocked(geometry, h, visit, start)
+    top, total, sums, cost = _blocked(geometry, h, visit, start, other)
     total = jnp.where(total > 0, total, 1.0)
     return top + jnp.log(total), sums / total[:, None], cost / total
 

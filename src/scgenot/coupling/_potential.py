@@ -18,7 +18,7 @@ from scgenot.coupling import _plan
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells, checked_marginal
-from scgenot.coupling._lift import Lift
+from scgenot.coupling._lift import Lift, lifted_cost
 from scgenot.sinkhorn import LANDMARK_TOLERANCE, Geometry, Potentials, draw_rows, pair_costs, soft_min_rows
 
 _ENTROPY_CELLS = 2048
@@ -47,7 +47,6 @@ class PotentialCoupling(Coupling):
     scale: float
     lift: tuple[Lift, Lift] | None = None
     starts: tuple[StartReport, ...] = ()
-    scales: tuple[float | None, float | None, float | None] = (None, None, None)
     extended: bool = False
 
     @cached_property
@@ -91,7 +90,7 @@ class PotentialCoupling(Coupling):
             converged = violation <= max(config.tolerance, LANDMARK_TOLERANCE)
         cost, kl, penalty = self._parts(mass)
         whole = cost + config.epsilon * kl + penalty if self.extended else self._objective(mass)
-        source_scale, target_scale, shared_scale = self.scales
+        source_scale, target_scale, shared_scale = self._scales()
         return Diagnostics(
             kind=self.kind,
             objective=self.starts[0].objective if self.starts and not self.extended else whole,
@@ -107,6 +106,7 @@ class PotentialCoupling(Coupling):
             target_scale=target_scale,
             shared_scale=shared_scale,
             cost=cost,
+            shared_cost=self._shared_cost(),
             kl=kl,
             penalty=penalty,
         )
@@ -160,7 +160,7 @@ class PotentialCoupling(Coupling):
 
     def swapped(self) -> PotentialCoupling:
         """Return the same coupling seen from the other side."""
-        found, (source_scale, target_scale, shared_scale) = self.potentials, self.scales
+        found, (_, target_scale, _) = self.potentials, self._scales()
         return dataclasses.replace(
             self,
             geometry=self.geometry.T,
@@ -169,7 +169,6 @@ class PotentialCoupling(Coupling):
             potentials=dataclasses.replace(found, u=found.v, v=found.u),
             config=self.config.swapped(),
             lift=None if self.lift is None else self.lift[::-1],
-            scales=(target_scale, source_scale, shared_scale),
             scale=self.scale if target_scale is None else target_scale,
         )
 
@@ -193,12 +192,13 @@ class PotentialCoupling(Coupling):
             As :func:`scgenot.coupling.solve_coupling`, about these cells and weights.
         """
         old, config = self.geometry, self.config
-        source, target = checked_cells("source", source), checked_cells("target", target)
+        source, target = (np.asarray(checked_cells(*one)) for one in (("source", source), ("target", target)))
         a = checked_marginal("source_weights", source_weights, len(source))
         b = checked_marginal("target_weights", target_weights, len(target))
         if self.lift is not None:
             own = shared or (None, None)
             source, target = self.lift[0](source, own[0]), self.lift[1](target, own[1])
+        source, target = jax.device_put(source), jax.device_put(target)
         to_target = dataclasses.replace(old, y=_padded(target), matrix=None)
         v = _damped(config.tau_target, soft_min_rows(to_target.T, self._column_weights), len(target))
         to_source = dataclasses.replace(old, x=_padded(source), matrix=None)
@@ -221,6 +221,14 @@ class PotentialCoupling(Coupling):
     @cached_property
     def _column_weights(self) -> Float[Array, " n"]:
         return self.potentials.u + jnp.log(self.a)
+
+    def _scales(self) -> tuple[float | None, float | None, float | None]:
+        """Return what costs within either population and between shared features were divided by, where there are such."""
+        if self.lift is None or self.kind.startswith("linear"):
+            return None, None, None
+        weight = self.lift[0].weight
+        shared = None if weight is None else (1.0 - self.config.alpha) / weight**2
+        return self.lift[0].scale, self.lift[1].scale, shared
 
     def _violation(self) -> float:
         """Return how far the marginals are from what they should be, which relaxed potentials tell."""
@@ -250,6 +258,17 @@ class PotentialCoupling(Coupling):
                 divergence = float(kl_div(marginal, np.asarray(weights, np.float64)).sum())
                 penalty += epsilon * tau / (1.0 - tau) * divergence
         return epsilon * cost, gained - cost - mass + 1.0, penalty
+
+    def _shared_cost(self) -> float | None:
+        """Return what shared features contribute to the cost; ``None`` without them."""
+        between = self.geometry.cost.pairwise
+        if getattr(between, "split", None) is None:
+            return None
+        x, y = (cells[:, between.split :] for cells in (self.geometry.x, self.geometry.y))
+        alone = Geometry(x, y, self.geometry.inverse, lifted_cost(0, between.cost))
+        costs = _plan.mean_costs(self.geometry, self._row_weights, alone)
+        sent = np.asarray(self.source_marginal, np.float64)
+        return self.config.epsilon * float(sent @ np.where(sent > 0, costs, 0.0))
 
     def _objective(self, mass: float) -> float:
         """Return the dual value, which equals the primal one once converged."""
