@@ -89,7 +89,7 @@ def test_one_scale_for_all_blocks(data):
     _, source, target, blocks, _ = data
     found = solve_blocks(KEY, source, target, blocks)
     cost = resolve_cost("sqeuclidean")
-    own = [cost_scale(cost, source[rows], target[columns]) for rows, columns in blocks]
+    own = [cost_scale(cost, jax.device_put(source[rows]), jax.device_put(target[columns])) for rows, columns in blocks]
     assert [one.scale for one in found.block_diagnostics] == pytest.approx([(2 * own[0] + own[1]) / 3] * 2, rel=1e-5)
     assert abs(own[0] - own[1]) > 0.05 * own[0]
 

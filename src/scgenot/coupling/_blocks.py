@@ -20,7 +20,7 @@ from scgenot.coupling._inputs import checked_cells, checked_marginal
 from scgenot.coupling._kinds import Kind
 from scgenot.coupling._solve import solve_coupling
 
-Rows: TypeAlias = Int[np.ndarray, " rows"]
+Rows: TypeAlias = Int[np.ndarray, " _"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +155,10 @@ class BlockCoupling(Coupling):
         if own.size and (own.min() < 0 or own.max() >= self.blocks):
             raise ValueError(f"`block` must lie in 0 .. {self.blocks - 1}, got {own.min()} to {own.max()}.")
         drawn = np.zeros((len(asked), n_draws), np.int32)
-        for number in np.unique(own):
+        for number in np.unique(own).tolist():
             part, here = self.parts[number], np.flatnonzero(own == number)
             local = _places(part.source_rows, asked[here], number)
-            found = part.coupling.conditional(jax.random.fold_in(key, int(number)), local, n_draws)
+            found = part.coupling.conditional(jax.random.fold_in(key, number), local, n_draws)
             drawn[here] = part.target_rows[np.asarray(found)]
         return jax.device_put(drawn)
 
@@ -239,7 +239,7 @@ class BlockCoupling(Coupling):
             raise ValueError("`blocks`: none has cells on both sides. Give cells of at least one block.")
         return BlockCoupling(tuple(parts), (len(source), len(target)), weights / weights.sum())
 
-    def _gathered(self, side: int, own: list[Float[np.ndarray, " k"]]) -> Float[Array, " n"]:
+    def _gathered(self, side: int, own: list[Float[np.ndarray, " _"]]) -> Float[Array, " n"]:
         whole = np.zeros(self.sizes[side])
         for part, weight, masses in zip(self.parts, self.weights, own, strict=True):
             np.add.at(whole, part.source_rows if side == 0 else part.target_rows, weight * masses)
@@ -349,7 +349,9 @@ def _one_scale(source, target, rows, weights, problem: str, config: CouplingConf
             f"`scale_cost`={config.scale_cost!r}: blocks need one scale, which is found in linear problems with a cost between "
             "two cells only. Give a number, such as the `scale` in the diagnostics of a coupling of all cells."
         )
-    scales = [cost_scale(cost, source[left], target[right], config.scale_cost) for left, right in rows]
+    scales = [
+        cost_scale(cost, *map(jax.device_put, (source[left], target[right])), config.scale_cost) for left, right in rows
+    ]
     return float(np.max(scales) if config.scale_cost == "max" else weights @ scales)
 
 
