@@ -6,6 +6,8 @@ import difflib
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 
 def one_of(argument: str, got: object, allowed: Iterable[object]) -> str:
     """Say that `argument` must be one of `allowed`, and name the closest of them."""
@@ -22,33 +24,30 @@ def did_you_mean(got: object, options: Iterable[object]) -> str:
 
 def check_positive(argument: str, value: float, *, remedy: str = "") -> None:
     """Raise a ``ValueError`` unless `value` is a finite number above zero."""
-    if not _is_number(value) or not math.isfinite(value) or value <= 0:
+    if not is_number(value) or not math.isfinite(value) or value <= 0:
         raise ValueError(f"`{argument}` must be a finite number above 0, got {value!r}.{_sentence(remedy)}")
 
 
 def check_unit(argument: str, value: float, *, remedy: str = "") -> None:
     """Raise a ``ValueError`` unless 0 < `value` <= 1."""
-    if not _is_number(value) or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise ValueError(f"`{argument}` must lie in (0, 1], got {value!r}.{_sentence(remedy)}")
 
 
 def check_count(argument: str, value: int, *, minimum: int = 1, remedy: str = "") -> None:
-    """Raise a ``ValueError`` unless `value` is a whole number of at least `minimum`."""
-    whole = _is_number(value) and float(value).is_integer()
-    if not whole or value < minimum:
+    """Raise a ``ValueError`` unless `value` is a whole number of at least `minimum`: an int, ``2.0`` is none."""
+    if not is_number(value, "iu") or value < minimum:
         raise ValueError(
             f"`{argument}` must be a whole number of at least {minimum}, got {value!r}.{_sentence(remedy)}"
         )
 
 
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool):
-        return False
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def is_number(value: object, kinds: str = "iuf") -> bool:
+    """Tell whether `value` is one real number of Python, NumPy or JAX; texts such as ``"0.1"`` and booleans are not."""
+    if isinstance(value, int | float):
+        return not isinstance(value, bool) and ("f" in kinds or isinstance(value, int))
+    dtype = getattr(value, "dtype", None)
+    return np.ndim(value) == 0 and getattr(dtype, "kind", "") in tuple(kinds)
 
 
 def _sentence(remedy: str) -> str:

@@ -1,11 +1,13 @@
-"""What can be chosen about a coupling."""
+"""What can be chosen about a coupling: the problem."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from scgenot._messages import check_count, check_positive, check_unit
+from scgenot._messages import check_positive, check_unit, is_number
 from scgenot.costs import CostLike, ScaleCost, check_scale_cost, resolve_cost, resolve_cost_pair
+from scgenot.coupling._kinds import OPTIONS, Global, Kind, check_options
 from scgenot.sinkhorn import SinkhornConfig
 
 # Squared differences of distances are what a quadratic problem sums: squared distances in their place would leave all weight
@@ -34,22 +36,9 @@ class CouplingConfig:
         Cost between the shared features of a fused problem.
     scale_cost
         Costs are divided by their ``"mean"``, their ``"max"``, or by a number.
-    tolerance
-        Solving stops when the marginals are off by less than this, in total variation times two.
-    max_iterations
-        Sinkhorn iterations at full size, at most. Quadratic problems with landmarks take fewer where cells are many.
-    n_draws
-        Targets drawn for each source cell in one pass over the coupling.
-    warm_start
-        Minibatches of quadratic problems start from what the solution of one reference batch implies for their cells.
-    rank
-        Rank of the plan in low-rank couplings.
-    landmarks
-        Quadratic problems are solved over at most this many cells a side, and extended to the others.
-    dense_limit
-        Costs of more entries than this are computed block by block, again in each pass, and never stored.
-    coarse_limit
-        Problems with more entries than this are first solved on random subsets of the cells.
+    tolerance, max_iterations, n_draws, warm_start, rank, landmarks, dense_limit, coarse_limit
+        Options of the kind of coupling, which can as well be given with it: see :class:`Global`, :class:`Minibatch` and
+        :class:`LowRank`. ``None`` is the kind's own value; one that the kind does not have is refused when it is solved.
     """
 
     cost: CostLike | tuple[CostLike, CostLike] | None = None
@@ -59,14 +48,14 @@ class CouplingConfig:
     alpha: float = 0.5
     shared_cost: CostLike = "sqeuclidean"
     scale_cost: ScaleCost = "mean"
-    tolerance: float = 1e-3
-    max_iterations: int = 2000
-    n_draws: int = 32
-    warm_start: bool = True
-    rank: int = 50
-    landmarks: int = 2048
-    dense_limit: int = 2**24
-    coarse_limit: int = 2**24
+    tolerance: float | None = None
+    max_iterations: int | None = None
+    n_draws: int | None = None
+    warm_start: bool | None = None
+    rank: int | None = None
+    landmarks: int | None = None
+    dense_limit: int | None = None
+    coarse_limit: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers where they are given."""
@@ -77,25 +66,28 @@ class CouplingConfig:
         if self.cost is not None:
             resolve_cost_pair(self.cost)
         resolve_cost(self.shared_cost)
-        if not 0.0 < self.alpha < 1.0:
+        if not is_number(self.alpha) or not 0.0 < self.alpha < 1.0:
             raise ValueError(
                 f"`alpha` must lie in (0, 1), got {self.alpha!r}. It weighs the quadratic term of a fused problem; for 1 leave "
                 "out the shared features, for 0 solve a linear problem on them."
             )
         check_scale_cost(self.scale_cost)
-        check_positive("tolerance", self.tolerance)
-        check_count("landmarks", self.landmarks, minimum=2)
-        check_count("max_iterations", self.max_iterations)
-        check_count("n_draws", self.n_draws)
-        check_count("rank", self.rank)
+        check_options(self.options)
 
-    def resolved(self, problem: str) -> CouplingConfig:
-        """Return the config with the problem's own cost and epsilon where none was chosen."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the kind that were given here, by name."""
+        given = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def resolved(self, problem: str, kind: Kind | None = None) -> CouplingConfig:
+        """Return the config with the problem's own cost and epsilon, and the kind's own options, where none was chosen."""
         cost, epsilon = _DEFAULTS[problem]
         return dataclasses.replace(
             self,
             cost=cost if self.cost is None else self.cost,
             epsilon=epsilon if self.epsilon is None else self.epsilon,
+            **dataclasses.asdict(kind or Global()) | self.options,
         )
 
     @property

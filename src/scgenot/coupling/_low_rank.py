@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -75,6 +77,11 @@ def lowrank_coupling(
     ]
     factors = [(one(side.cells), other(side.cells)) for side, (one, other) in zip(sides, lifts, strict=True)]
     geometries = [LRCGeometry(*pair) for pair in factors]
+    if min(len(source), len(target)) < 2:
+        raise ValueError(
+            f"low-rank couplings need at least 2 cells a side, got {len(source)} in `source` and {len(target)} in `target`. "
+            "Use coupling='global'."
+        )
     rank = min(config.rank, len(source) // 2, len(target) // 2)
     problem = QuadraticProblem(*geometries, a=a, b=b)
     found, reports = [], []
@@ -112,10 +119,11 @@ def _coupled(key, sides, lifts, factors, out, reports, best, a, b, config) -> Po
     """Linearise at the low-rank plan, and solve the linear problem for its potentials."""
     left, right = sides
     (_, x_right), (y_left, _) = factors
-    middle = -4.0 * (x_right.T @ out.q) / out.g[None, :] @ (out.r.T @ y_left)
-    # sum_k cX(x, x_k)^2 a_k, by the landmarks, which are drawn by weight.
+    product = partial(jnp.matmul, precision="highest")
+    middle = -4.0 * product(product(x_right.T, out.q) / out.g[None, :], product(out.r.T, y_left))
+    # sum_k cX(x, x_k)^2 a_k, by the landmarks, whose weights stand for those of all cells.
     lift = (
-        Lift(left.anchored, left.scale, lifts[0][0].map @ middle, 2.0 * left.weights),
+        Lift(left.anchored, left.scale, product(lifts[0][0].map, middle), 2.0 * left.weights),
         Lift(right.anchored, right.scale, lifts[1][1].map, 2.0 * right.weights, one_first=True),
     )
     geometry = Geometry(lift[0](left.cells), lift[1](right.cells), 1.0 / config.epsilon, lifted_cost())

@@ -10,13 +10,16 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
+from scgenot._sampling import choose, cumulative_table, padded_size
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
 from scgenot.coupling._config import CouplingConfig
 from scgenot.sinkhorn import Geometry, draw_rows, soft_min_rows
 
-_BATCH = 1024
+# Sides of a batch that targets of single cells are drawn from: as in training by default, and not below what shows most
+# targets of a small population in each batch.
+_BATCH, _SMALLEST_BATCH = 1024, 256
 _TRIAL_BATCHES = 4
 
 
@@ -51,7 +54,7 @@ class BatchCoupling(Coupling):
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """How solving goes, measured on a few batches."""
-        source = choose(jax.random.key(0), self.a, (_TRIAL_BATCHES, min(_BATCH, len(self.a))))
+        source = choose(jax.random.key(0), self._source_table, (_TRIAL_BATCHES, min(_BATCH, len(self.a))))
         report = self.solve(jax.random.key(1), source, resample=False)[2]
         violation = float(report["violation"].max())
         return Diagnostics(
@@ -66,19 +69,35 @@ class BatchCoupling(Coupling):
             converged=violation <= self.config.tolerance,
         )
 
+    @cached_property
+    def _source_table(self) -> UInt32[np.ndarray, " n"]:
+        return cumulative_table(self.a)
+
+    @cached_property
+    def _target_table(self) -> UInt32[np.ndarray, " m"]:
+        return cumulative_table(self.b)
+
     def conditional(
         self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
     ) -> Int[Array, "k n_draws"]:
-        """Draw target indices for each source index; every draw comes from a batch of its own."""
-        k = len(source_indices)
-        batch_size = min(_BATCH, k)
-        batches = -(-k // batch_size)
-        fill_key, solve_key = jax.random.split(key)
-        fill = choose(fill_key, self.a, (batches * batch_size - k,))
-        once = jnp.concatenate([jnp.asarray(source_indices, jnp.int32), fill])
-        source = jnp.tile(once, n_draws).reshape(-1, batch_size)
-        drawn = self.solve(solve_key, source, resample=False)[1]
-        return drawn.reshape(n_draws, -1)[:, :k].T
+        """Draw target indices for each source index; every draw comes from a batch of its own.
+
+        Batches hold random cells of both populations, whichever cells are asked for and however many: the potentials of a
+        solved batch imply the row of any further cell.
+        """
+        asked = np.asarray(source_indices, np.int32)
+        size = min(_BATCH, max(_SMALLEST_BATCH, len(self.a), len(self.b)))
+        width = min(padded_size(max(len(asked), 1)), size)
+        drawn = np.zeros((len(asked), n_draws), np.int32)
+        for draw in range(n_draws):
+            for start in range(0, len(asked), width):
+                some = asked[start : start + width]
+                batch_key, solve_key = _keys(key, draw, start)
+                source = choose(batch_key, self._source_table, (1, size))
+                padded = np.pad(some, (0, width - len(some)), mode="edge")
+                found = self.solve(solve_key, source, resample=False, asked=padded)[1]
+                drawn[start : start + width, draw] = np.asarray(found)[0, : len(some)]
+        return jax.device_put(drawn)
 
     def pairs(
         self, key: jax.Array, *, batch_size: int, steps: int
@@ -88,7 +107,7 @@ class BatchCoupling(Coupling):
         round_ = 0
         while True:
             source_key, solve_key = jax.random.split(jax.random.fold_in(key, round_))
-            source = choose(source_key, self.a, (steps, batch_size))
+            source = choose(source_key, self._source_table, (steps, batch_size))
             yield self.solve(solve_key, source, resample=relaxed)[:2]
             round_ += 1
 
@@ -104,19 +123,24 @@ class BatchCoupling(Coupling):
 
     @abc.abstractmethod
     def solve(
-        self, key: jax.Array, source: Int[Array, "steps batch"], *, resample: bool
-    ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], dict[str, Float[Array, " steps"]]]:
+        self,
+        key: jax.Array,
+        source: Int[Array, "steps batch"],
+        *,
+        resample: bool,
+        asked: Int[np.ndarray, " k"] | None = None,
+    ) -> tuple[Int[Array, "steps rows"], Int[Array, "steps rows"], dict[str, Float[Array, " steps"]]]:
         """Solve one problem for each row of `source`; return source and target indices, and how it went.
 
-        With `resample`, source cells follow the mass that they send, otherwise they stay as they are.
+        With `resample`, source cells follow the mass that they send, otherwise they stay as they are. Targets are drawn for
+        the cells of the batch, or for those `asked` for, which need not be in it.
         """
 
 
-def choose(key: jax.Array, weights: Float[Array, " n"], shape: tuple[int, ...]) -> Int[Array, "..."]:
-    """Draw indices in proportion to `weights`."""
-    quantiles = jax.random.uniform(key, shape)
-    cumulative = jnp.cumsum(weights / weights.sum())
-    return jnp.minimum(jnp.searchsorted(cumulative, quantiles, side="right"), len(weights) - 1).astype(jnp.int32)
+@jax.jit
+def _keys(key: jax.Array, draw: Int[Array, ""] | int, start: Int[Array, ""] | int) -> tuple[jax.Array, jax.Array]:
+    one, two = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, draw), start))
+    return one, two
 
 
 def draw_batch(
@@ -126,8 +150,12 @@ def draw_batch(
     keys: tuple[jax.Array, jax.Array],
     *,
     resample: bool,
-) -> tuple[Int[Array, " k"], Int[Array, " k"], dict[str, Float[Array, ""]]]:
-    """Return places of source and of target cells within a solved batch of uniform weights, its mass and its width."""
+    asked: Geometry | None = None,
+) -> tuple[Int[Array, " r"], Int[Array, " r"], dict[str, Float[Array, ""]]]:
+    """Return places of source and of target cells within a solved batch of uniform weights, its mass and its width.
+
+    Targets are drawn for the cells of the batch, or from the rows of `asked`: costs of other cells to its targets.
+    """
     size = geometry.shape[0]
     order_key, row_key = keys
     weights = v - jnp.log(size)
@@ -137,8 +165,13 @@ def draw_batch(
         "mass": jnp.exp(log_row).sum(),
         "effective_targets": jnp.exp(-jnp.mean(jnp.sum(jnp.exp(log_p) * log_p, axis=1))),
     }
+    if asked is not None:
+        order = jnp.arange(asked.shape[0])
+        return order, draw_rows(asked, weights, row_key, order, 1)[:, 0], report
     order = jnp.arange(size)
     if resample:
-        order = choose(order_key, jax.nn.softmax(log_row), (size,))
+        cumulative = jnp.cumsum(jax.nn.softmax(log_row))
+        drawn = jnp.searchsorted(cumulative, jax.random.uniform(order_key, (size,)) * cumulative[-1], side="right")
+        order = jnp.minimum(drawn, size - 1).astype(jnp.int32)
     some = dataclasses.replace(geometry, x=geometry.x[order], matrix=geometry.matrix[order])
     return order, draw_rows(some, weights, row_key, jnp.arange(size), 1)[:, 0], report

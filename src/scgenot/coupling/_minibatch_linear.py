@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._sampling import choose
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._minibatch import BatchCoupling, choose, draw_batch
+from scgenot.coupling._inputs import checked_cells, checked_marginal
+from scgenot.coupling._minibatch import BatchCoupling, draw_batch
 from scgenot.sinkhorn import Geometry, extend_rows, sinkhorn_steps
 
 _CHECK_EVERY = 10
@@ -54,15 +56,24 @@ class MinibatchCoupling(BatchCoupling):
         source: Float[Array | np.ndarray, "k dx"],
         target: Float[Array | np.ndarray, "l dy"],
         *,
+        source_weights: Float[Array | np.ndarray, " k"] | None = None,
+        target_weights: Float[Array | np.ndarray, " l"] | None = None,
         shared: None = None,
     ) -> MinibatchCoupling:
         """Return minibatch couplings between other cells of the two populations, with the same cost and scale."""
-        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
-        return dataclasses.replace(self, source=jnp.asarray(source), target=jnp.asarray(target), a=a, b=b)
+        source, target = checked_cells("source", source), checked_cells("target", target)
+        a = checked_marginal("source_weights", source_weights, len(source))
+        b = checked_marginal("target_weights", target_weights, len(target))
+        return dataclasses.replace(self, source=source, target=target, a=a, b=b)
 
     def solve(
-        self, key: jax.Array, source: Int[Array, "steps batch"], *, resample: bool
-    ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], dict[str, Float[Array, " steps"]]]:
+        self,
+        key: jax.Array,
+        source: Int[Array, "steps batch"],
+        *,
+        resample: bool,
+        asked: Int[np.ndarray, " k"] | None = None,
+    ) -> tuple[Int[Array, "steps rows"], Int[Array, "steps rows"], dict[str, Float[Array, " steps"]]]:
         """Solve one problem for each row of `source`."""
         numbers = (
             1.0 / (self.scale * self.config.epsilon),
@@ -70,7 +81,8 @@ class MinibatchCoupling(BatchCoupling):
             self.config.tolerance,
             self.config.max_iterations,
         )
-        return _solve_batches(self.cost, resample, self.source, self.target, self.b, source, key, numbers)
+        table = self._target_table
+        return _solve_batches(self.cost, resample, self.source, self.target, table, source, asked, key, numbers)
 
 
 def minibatch_coupling(
@@ -99,7 +111,7 @@ def minibatch_coupling(
 
 
 @partial(jax.jit, static_argnames=("cost", "resample"))
-def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, b, source, key, numbers):
+def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, table, source, asked, key, numbers):
     inverse, taus, tolerance, max_iterations = numbers
     size = source.shape[1]
     uniform = jnp.full(size, -jnp.log(size))
@@ -107,7 +119,7 @@ def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, b, so
     def one_batch(batch):
         target_key, *draw_keys = jax.random.split(batch["key"], 3)
         rows = batch["source"]
-        columns = choose(target_key, b, (size,))
+        columns = choose(target_key, table, (size,))
         geometry = Geometry(source_cells[rows], target_cells[columns], inverse, cost).stored()
 
         def more(state):
@@ -120,7 +132,9 @@ def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, b, so
         v = jnp.zeros(size)
         u = extend_rows(geometry, uniform, v, taus[0])
         u, v, violation, iterations = jax.lax.while_loop(more, steps, (u, v, jnp.inf, 0))
-        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample)
+        others = None if asked is None else dataclasses.replace(geometry, x=source_cells[asked], matrix=None)
+        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample, asked=others)
+        rows = rows if asked is None else asked
         return rows[order], columns[drawn], report | {"violation": violation, "iterations": iterations}
 
     keys = jax.random.split(key, source.shape[0])

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._sampling import choose, cumulative_table
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost, resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_quadratic import best_state
+from scgenot.coupling._inputs import checked_cells, checked_marginal
 from scgenot.coupling._lift import lifted_cost
-from scgenot.coupling._minibatch import BatchCoupling, choose, draw_batch
+from scgenot.coupling._minibatch import BatchCoupling, draw_batch
 from scgenot.coupling.quadratic._iterate import iterate, plan_for, settle
 from scgenot.coupling.quadratic._problem import dense_problem
 from scgenot.sinkhorn import Geometry
@@ -50,7 +52,7 @@ class QuadraticMinibatchCoupling(BatchCoupling):
     target: Cells
     costs: tuple[Cost, Cost, Cost]
     shared_inverse: float
-    reference: tuple[Cells, Cells, Float[Array, "r r"]] | None
+    reference: tuple[Cells, Cells, Float[Array, "r s"]] | None
 
     @property
     def kind(self) -> str:
@@ -86,29 +88,37 @@ class QuadraticMinibatchCoupling(BatchCoupling):
         source: Float[Array | np.ndarray, "k dx"],
         target: Float[Array | np.ndarray, "l dy"],
         *,
+        source_weights: Float[Array | np.ndarray, " k"] | None = None,
+        target_weights: Float[Array | np.ndarray, " l"] | None = None,
         shared: tuple[Float[Array | np.ndarray, "k s"], Float[Array | np.ndarray, "l s"]] | None = None,
     ) -> QuadraticMinibatchCoupling:
         """Return minibatch couplings between other cells, with the same costs, scales and reference batch."""
-        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
+        a = checked_marginal("source_weights", source_weights, len(source))
+        b = checked_marginal("target_weights", target_weights, len(target))
         sides = [
-            Cells(jnp.asarray(cells, jnp.float32), _shared(one, len(cells)), old.inverse)
-            for cells, one, old in zip(
-                (source, target), shared or (None, None), (self.source, self.target), strict=True
+            Cells(checked_cells(name, cells), _shared(one, len(cells)), old.inverse)
+            for name, cells, one, old in zip(
+                ("source", "target"), (source, target), shared or (None, None), (self.source, self.target), strict=True
             )
         ]
         return dataclasses.replace(self, source=sides[0], target=sides[1], a=a, b=b)
 
     def solve(
-        self, key: jax.Array, source: Int[Array, "steps batch"], *, resample: bool
-    ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], dict[str, Float[Array, " steps"]]]:
+        self,
+        key: jax.Array,
+        source: Int[Array, "steps batch"],
+        *,
+        resample: bool,
+        asked: Int[np.ndarray, " k"] | None = None,
+    ) -> tuple[Int[Array, "steps rows"], Int[Array, "steps rows"], dict[str, Float[Array, " steps"]]]:
         """Solve one problem for each row of `source`."""
         config = self.config
         alpha = config.alpha if self.source.shared.shape[1] else 1.0
         numbers = (alpha, config.epsilon, (config.tau_source, config.tau_target), self.shared_inverse)
         relaxed = min(config.tau_source, config.tau_target) < 1.0
-        return _solve_batches(
-            self.costs, resample, relaxed, self.source, self.target, self.reference, self.b, source, key, numbers
-        )
+        sides = self.source, self.target
+        table = self._target_table
+        return _solve_batches(self.costs, resample, relaxed, sides, self.reference, table, source, asked, key, numbers)
 
 
 def quadratic_minibatch_coupling(
@@ -148,7 +158,7 @@ def quadratic_minibatch_coupling(
         return found
     keys = jax.random.split(key)
     left, right = (
-        side.rows(choose(one, weights, (min(_REFERENCE, len(weights)),)))
+        side.rows(choose(one, cumulative_table(weights), (min(_REFERENCE, len(weights)),)))
         for side, weights, one in zip(sides, (a, b), keys, strict=True)
     )
     alpha = 1.0 if shared is None else config.alpha
@@ -163,13 +173,12 @@ def _shared(features, n: int) -> Float[Array, "n s"]:
 
 
 def _problem(costs, left: Cells, right: Cells, numbers):
-    alpha, epsilon, taus, shared_inverse = numbers
+    alpha, epsilon, taus, _ = numbers
     n, m = len(left.features), len(right.features)
-    across = jnp.zeros((n, m)) if left.shared.shape[1] == 0 else costs[2](left.shared, right.shared) * shared_inverse
     return dense_problem(
         costs[0](left.features, left.features) * left.inverse,
         costs[1](right.features, right.features) * right.inverse,
-        across,
+        _across(costs, left, right, numbers),
         jnp.full(n, 1.0 / n),
         jnp.full(m, 1.0 / m),
         alpha,
@@ -178,24 +187,38 @@ def _problem(costs, left: Cells, right: Cells, numbers):
     )
 
 
+def _across(costs, left: Cells, right: Cells, numbers):
+    """Return the scaled costs between shared features; zeros without any."""
+    if left.shared.shape[1] == 0:
+        return jnp.zeros((len(left.features), len(right.features)))
+    return costs[2](left.shared, right.shared) * numbers[3]
+
+
 @partial(jax.jit, static_argnames=("costs", "resample", "relaxed"))
-def _solve_batches(costs, resample, relaxed, source_cells, target_cells, reference, b, source, key, numbers):
+def _solve_batches(costs, resample, relaxed, sides, reference, table, source, asked, key, numbers):
+    source_cells, target_cells = sides
     size = source.shape[1]
 
     def one_batch(batch):
         target_key, *draw_keys = jax.random.split(batch["key"], 3)
-        rows, columns = batch["source"], choose(target_key, b, (size,))
+        rows, columns = batch["source"], choose(target_key, table, (size,))
         left, right = source_cells.rows(rows), target_cells.rows(columns)
         problem = _problem(costs, left, right, numbers)
         anneal = 50.0
         plan = jnp.full((size, size), 1.0 / size**2)
         if reference is not None:
             anneal = 1.0
-            plan = plan_for(problem, _implied_cost(costs, left, right, reference, problem, numbers))
+            plan = plan_for(problem, _implied_cost(costs, left, right, reference, problem.shared, numbers))
         state = iterate(problem, plan, anneal, relaxed, _REPEATS)
         matrix, u, v, violation = settle(problem, state)
         geometry = Geometry(left.features, right.features, 1.0 / problem.epsilon, lifted_cost(), matrix)
-        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample)
+        others = None
+        if asked is not None:
+            own = source_cells.rows(asked)
+            rows, across = asked, _across(costs, own, right, numbers)
+            costs_of = _implied_cost(costs, own, right, (left, right, state.plan), across, numbers)
+            others = dataclasses.replace(geometry, x=own.features, matrix=costs_of)
+        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample, asked=others)
         report |= {"violation": jnp.maximum(violation, state.change), "iterations": jnp.asarray(_REPEATS)}
         return rows[order], columns[drawn], report
 
@@ -203,11 +226,12 @@ def _solve_batches(costs, resample, relaxed, source_cells, target_cells, referen
     return jax.lax.map(one_batch, {"key": keys, "source": source})
 
 
-def _implied_cost(costs, left: Cells, right: Cells, reference, problem, numbers):
+def _implied_cost(costs, left: Cells, right: Cells, reference, across, numbers):
     """Return the linearised cost at the reference batch's plan, for the cells of another batch."""
     alpha = numbers[0]
     anchors_left, anchors_right, plan = reference
     x = costs[0](left.features, anchors_left.features) * left.inverse
     y = costs[1](right.features, anchors_right.features) * right.inverse
-    squares = (jnp.square(x) @ plan.sum(axis=1))[:, None] + (jnp.square(y) @ plan.sum(axis=0))[None, :]
-    return 2.0 * alpha * (squares - 2.0 * x @ plan @ y.T) + (1.0 - alpha) * problem.shared
+    product = partial(jnp.matmul, precision="highest")
+    squares = product(jnp.square(x), plan.sum(axis=1))[:, None] + product(jnp.square(y), plan.sum(axis=0))[None, :]
+    return 2.0 * alpha * (squares - 2.0 * product(product(x, plan), y.T)) + (1.0 - alpha) * across

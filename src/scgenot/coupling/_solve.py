@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -16,21 +16,48 @@ from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_linear import linear_coupling
 from scgenot.coupling._global_quadratic import quadratic_coupling
+from scgenot.coupling._inputs import checked_cells, checked_marginal
+from scgenot.coupling._kinds import Kind, kind_named, with_options
 from scgenot.coupling._low_rank import lowrank_coupling
 from scgenot.coupling._minibatch_linear import minibatch_coupling
 from scgenot.coupling._minibatch_quadratic import quadratic_minibatch_coupling
 
 CouplingKind: TypeAlias = Literal["global", "minibatch", "low_rank"]
 
-# To add a coupling, write it in a file of its own and name it here.
-_SOLVERS: dict[tuple[str, str], Callable[..., Coupling]] = {
-    ("linear", "global"): linear_coupling,
-    ("linear", "minibatch"): minibatch_coupling,
-    ("quadratic", "global"): quadratic_coupling,
-    ("quadratic", "minibatch"): quadratic_minibatch_coupling,
-    ("quadratic", "low_rank"): lowrank_coupling,
-    ("fused", "global"): quadratic_coupling,
-    ("fused", "minibatch"): quadratic_minibatch_coupling,
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """How one kind of coupling solves one problem, and what it can.
+
+    Attributes
+    ----------
+    solve
+        ``(key, source, target, a, b, config) -> Coupling``; in fused problems with ``shared`` or ``pairs`` besides. The
+        config is resolved: it holds the options of the kind.
+    unused
+        Options of the kind that do nothing here: they are refused.
+    relaxed
+        Whether taus below 1 are allowed.
+    known_plan
+        Whether there is one plan: marginals, mass and objective are known, and it says when it has not converged.
+    """
+
+    solve: Callable[..., Coupling]
+    unused: frozenset[str] = frozenset()
+    relaxed: bool = True
+    known_plan: bool = True
+
+
+# To add a kind of coupling, write it in a file of its own, its options in `_kinds.py`, and name it here.
+_FIXED_REPEATS = frozenset({"max_iterations"})
+SOLVERS: dict[tuple[str, str], Solver] = {
+    ("linear", "global"): Solver(linear_coupling),
+    ("linear", "minibatch"): Solver(minibatch_coupling, frozenset({"warm_start"}), known_plan=False),
+    ("quadratic", "global"): Solver(quadratic_coupling),
+    ("quadratic", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
+    ("quadratic", "low_rank"): Solver(lowrank_coupling, relaxed=False),
+    ("fused", "global"): Solver(quadratic_coupling),
+    ("fused", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
 }
 
 # Below this share of the mass a coupling tells more about its taus than about the cells.
@@ -39,7 +66,32 @@ _LITTLE_MASS = 0.05
 
 def available_couplings(problem: str = "linear") -> list[str]:
     """Return the kinds of coupling that exist for a problem."""
-    return [kind for known, kind in _SOLVERS if known == problem]
+    return [kind for known, kind in SOLVERS if known == problem]
+
+
+def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any]) -> Kind:
+    """Return a kind of coupling with its options, each of which this kind uses in this problem.
+
+    Parameters
+    ----------
+    kind
+        ``"global"``, ``"minibatch"``, ``"low_rank"``, or one of :class:`Global`, :class:`Minibatch`, :class:`LowRank`.
+    problem
+        ``"linear"``, ``"quadratic"`` or ``"fused"``.
+    options
+        Options by name, such as ``{"landmarks": 500}``.
+
+    Raises
+    ------
+    ValueError
+        If the problem or the kind is not known, does not fit the other, or if it would ignore an option.
+    """
+    name = kind_named(kind)
+    if (problem, name) not in SOLVERS:
+        if problem not in {known for known, _ in SOLVERS}:
+            raise ValueError(one_of("problem", problem, sorted({known for known, _ in SOLVERS})))
+        raise ValueError(one_of("coupling", name, available_couplings(problem)))
+    return with_options(kind, options, unused=SOLVERS[problem, name].unused, problem=problem)
 
 
 def solve_coupling(
@@ -52,7 +104,7 @@ def solve_coupling(
     shared: tuple[Float[Array | np.ndarray, "n s"], Float[Array | np.ndarray, "m s"]] | None = None,
     pairs: Int[np.ndarray, "p 2"] | None = None,
     problem: str = "linear",
-    kind: CouplingKind = "global",
+    kind: CouplingKind | Kind = "global",
     config: CouplingConfig | None = None,
 ) -> Coupling:
     """Couple two populations.
@@ -75,9 +127,10 @@ def solve_coupling(
         share some features, or some pairs of cells are known.
     kind
         ``"global"``, one problem over all cells (quadratic ones over landmarks where there are many), ``"minibatch"``, the
-        paper's, or ``"low_rank"``, quadratic problems over plans of low rank.
+        paper's, or ``"low_rank"``, quadratic problems over plans of low rank; or one of these with its options, such as
+        ``Global(landmarks=500)``.
     config
-        Cost, epsilon, taus, limits.
+        Cost, epsilon, taus. Options of the kind can be given here as well.
 
     Returns
     -------
@@ -87,27 +140,26 @@ def solve_coupling(
     ------
     ValueError
         If arrays are empty, not finite, or of different width in a linear problem; if weights are negative or all
-        zero; if the problem or the kind is not known; if a fused problem has neither shared features nor pairs, or another
-        problem has them.
+        zero; if the problem or the kind is not known; if an option would be ignored; if a fused problem has neither shared
+        features nor pairs, or another problem has them.
     """
-    if (problem, kind) not in _SOLVERS:
-        if problem not in {known for known, _ in _SOLVERS}:
-            raise ValueError(one_of("problem", problem, sorted({known for known, _ in _SOLVERS})))
-        raise ValueError(one_of("coupling", kind, available_couplings(problem)))
-    config = (config or CouplingConfig()).resolved(problem)
-    source, target = _cells("source", source), _cells("target", target)
+    config = config or CouplingConfig()
+    kind = kind_with_options(kind, problem, config.options)
+    config = config.resolved(problem, kind)
+    solver = SOLVERS[problem, kind.name]
+    source, target = checked_cells("source", source), checked_cells("target", target)
     if problem == "linear" and source.shape[1] != target.shape[1]:
         raise ValueError(
             f"a linear problem compares cells in one space, got {source.shape[1]} features in `source` and "
             f"{target.shape[1]} in `target`. Use the same representation for both."
         )
-    a = _marginal("source_weights", source_weights, len(source))
-    b = _marginal("target_weights", target_weights, len(target))
+    a = checked_marginal("source_weights", source_weights, len(source))
+    b = checked_marginal("target_weights", target_weights, len(target))
     given = _in_common(problem, shared, pairs, len(source), len(target))
-    found = _SOLVERS[problem, kind](key, source, target, a, b, config, **given)
-    if kind != "minibatch" and not found.diagnostics.converged:
+    found = solver.solve(key, source, target, a, b, config, **given)
+    if solver.known_plan and not found.diagnostics.converged:
         warnings.warn(_not_converged(found.diagnostics, config), RuntimeWarning, stacklevel=2)
-    if kind != "minibatch" and found.diagnostics.mass < _LITTLE_MASS:
+    if solver.known_plan and found.diagnostics.mass < _LITTLE_MASS:
         warnings.warn(
             f"The coupling carries only {found.diagnostics.mass:.2g} of the mass: most cells have no counterpart at "
             f"`tau_source`={config.tau_source:g}, `tau_target`={config.tau_target:g} and `epsilon`={config.epsilon:g}. Try "
@@ -160,39 +212,10 @@ def _in_common(problem: str, shared, pairs, n: int, m: int) -> dict[str, Any]:
                 f"`pairs` must name rows below {n} (source) and {m} (target), got up to {pairs.max(axis=0)}."
             )
         return {"pairs": pairs}
-    features = tuple(_cells(f"shared[{side}]", one) for side, one in enumerate(shared))
+    features = tuple(checked_cells(f"shared[{side}]", one) for side, one in enumerate(shared))
     if [len(one) for one in features] != [n, m] or features[0].shape[1] != features[1].shape[1]:
         raise ValueError(
             f"`shared` must hold the same features for all {n} source and {m} target cells, got shapes "
             f"{features[0].shape} and {features[1].shape}."
         )
     return {"shared": features}
-
-
-def _cells(name: str, cells) -> Float[Array, "n d"]:
-    array = np.asarray(cells)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"`{name}` must be a cells x features array with at least one of each, got shape {array.shape}."
-        )
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise ValueError(
-            f"`{name}` has NaN or inf in {len(bad)} of {len(array)} rows (rows {shown}). Drop these cells first."
-        )
-    return jnp.asarray(array, jnp.float32)
-
-
-def _marginal(name: str, weights, n: int) -> Float[Array, " n"]:
-    if weights is None:
-        return jnp.full(n, 1.0 / n, jnp.float32)
-    array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (n,):
-        raise ValueError(f"`{name}` must hold one weight for each of the {n} cells, got shape {array.shape}.")
-    if not np.isfinite(array).all() or (array < 0).any():
-        raise ValueError(f"`{name}` must be finite and not negative, got values down to {np.nanmin(array):g}.")
-    if array.sum() <= 0:
-        raise ValueError(f"`{name}` must not all be zero: no cell would be used.")
-    return jnp.asarray(array / array.sum(), jnp.float32)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._sampling import weighted_subset
 from scgenot.costs import Anchored, Cost, cost_scale, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift
@@ -44,13 +45,11 @@ class Side:
 
     @classmethod
     def of(cls, rng: np.random.Generator, cells, weights, cost: Any, config: CouplingConfig) -> Side:
-        """Choose landmarks in proportion to the weights of the cells, and measure between them."""
+        """Choose landmarks that stand for the weights of all cells, and measure between them."""
         chosen = np.arange(len(cells))
         if len(cells) > config.landmarks:
-            p = np.asarray(weights, np.float64)
-            size = min(config.landmarks, int(np.count_nonzero(p)))
-            chosen = np.sort(rng.choice(len(cells), size, replace=False, p=p / p.sum()))
-            weights = jnp.full(size, 1.0 / size, jnp.float32)
+            chosen, own = weighted_subset(rng, weights, config.landmarks)
+            weights = jnp.asarray(own, jnp.float32)
         anchored = cost.fit(np.asarray(cells), chosen)
         within = np.asarray(anchored(cells[chosen]))
         scale = matrix_scale(within, config.scale_cost)

@@ -1,0 +1,106 @@
+"""Draws on the host, in float64: subsets with weights, rows in proportion to weights, and sizes that do not recompile."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt32
+
+_FULL = 2.0**32
+_SMALLEST = 16
+
+
+def padded_size(n: int) -> int:
+    """Return the smallest size on the ladder that holds `n`: powers of two from 16, and three sizes between two of them.
+
+    At most a quarter of what is computed for them is thrown away, and eight times as many cells pass through 12 sizes.
+    """
+    if n <= _SMALLEST:
+        return _SMALLEST
+    step = 2 ** max((n - 1).bit_length() - 3, 0)
+    return -(-n // step) * step
+
+
+def host_rng(key: jax.Array) -> np.random.Generator:
+    """Return a NumPy generator that is a function of a JAX key."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def weighted_subset(
+    rng: np.random.Generator, weights: Float[Array | np.ndarray, " n"], size: int
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Choose cells that stand for all, with the weights that make them stand for the weights of all.
+
+    Parameters
+    ----------
+    rng
+        Decides which.
+    weights
+        Not negative; they need not sum to 1.
+    size
+        How many to choose; all cells that have weight, if these are fewer.
+
+    Returns
+    -------
+    Rows in ascending order, and their weights in float64, which sum to 1.
+
+    Notes
+    -----
+    Systematic sampling without replacement: a cell is chosen with probability ``min(1, c weight)`` and then has its weight
+    divided by that probability (Horvitz and Thompson, 1952), so that the weight of any group of cells is right on average.
+    Cells of more than their share of the weight are always chosen and keep their weight; the others have equal ones.
+    """
+    p = np.asarray(weights, np.float64)
+    p = p / p.sum()
+    rest = np.flatnonzero(p > 0)
+    if size >= len(rest):
+        return rest, p[rest]
+    sure = np.zeros(0, int)
+    while True:
+        share = p[rest].sum() / (size - len(sure))
+        large = p[rest] >= share * (1 - 1e-9)
+        if not large.any():
+            break
+        sure, rest = np.concatenate([sure, rest[large]]), rest[~large]
+        if len(sure) == size or not len(rest):
+            break
+    chosen, own = sure, p[sure]
+    if len(sure) < size and len(rest):
+        # In random order: neighbours in the data must not shut each other out.
+        order = rng.permutation(rest)
+        points = (np.arange(size - len(sure)) + rng.random()) * share
+        places = np.minimum(np.searchsorted(np.cumsum(p[order]), points, side="right"), len(order) - 1)
+        places, counts = np.unique(places, return_counts=True)
+        chosen, own = np.concatenate([sure, order[places]]), np.concatenate([own, counts * share])
+    order = np.argsort(chosen)
+    return chosen[order], own[order] / own.sum()
+
+
+def cumulative_table(weights: Float[Array | np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
+    """Return the running sum of the weights as whole numbers below 2^32, for draws by :func:`scgenot._sampling.choose`.
+
+    A running sum in float32 is off by 7 % a cell among a million cells; this one by less than .1 %.
+    """
+    cumulative = np.cumsum(np.asarray(weights, np.float64))
+    return np.minimum(np.round(cumulative / cumulative[-1] * _FULL), _FULL - 1).astype(np.uint32)
+
+
+def choose(key: jax.Array, table: UInt32[Array | np.ndarray, " n"], shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """Draw indices in proportion to the weights of a :func:`cumulative_table`; also within compiled code."""
+    import jax.numpy as jnp
+
+    table = jnp.asarray(table)
+    # The very last number stands for no cell of its own: it belongs to the last one that has weight.
+    bits = jnp.minimum(jax.random.bits(key, shape, "uint32"), table[-1] - 1)
+    return jnp.searchsorted(table, bits, side="right").astype("int32")
+
+
+def systematic(
+    rng: np.random.Generator, weights: Float[Array | np.ndarray, " n"], shape: tuple[int, ...]
+) -> Int[np.ndarray, "..."]:
+    """Draw indices in proportion to `weights`, one from each of equal parts of the mass along the last axis of `shape`."""
+    cumulative = np.cumsum(np.asarray(weights, np.float64))
+    quantiles = (np.arange(shape[-1]) + rng.random((*shape[:-1], 1))) / shape[-1] * cumulative[-1]
+    drawn = np.searchsorted(cumulative, quantiles, side="right")
+    # Rounding may carry a quantile to the very end, beyond the last cell that has mass.
+    return np.minimum(drawn, np.searchsorted(cumulative, cumulative[-1])).astype(np.int32)

@@ -1,0 +1,162 @@
+"""Kinds of coupling as values: each holds the options that it uses, and no others."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, TypeAlias
+
+from scgenot._messages import check_count, check_positive, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What the kinds have in common: options are checked where they are given."""
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_options(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Global(_Options):
+    """One problem over all cells; quadratic ones over landmarks where there are many.
+
+    Attributes
+    ----------
+    tolerance
+        Solving stops when the marginals are off by less than this, in total variation times two.
+    max_iterations
+        Sinkhorn iterations at full size, at most. Quadratic problems with landmarks take fewer where cells are many.
+    n_draws
+        Targets drawn for each source cell in one pass over the coupling.
+    landmarks
+        Quadratic problems, and costs over a whole population such as ``"geodesic"``, take at most this many cells a side, and
+        are extended to the others.
+    dense_limit
+        Costs of more entries than this are computed block by block, again in each pass, and never stored.
+    coarse_limit
+        Problems with more entries than this are first solved on random subsets of the cells.
+    """
+
+    name: ClassVar[str] = "global"
+
+    tolerance: float = 1e-3
+    max_iterations: int = 2000
+    n_draws: int = 32
+    landmarks: int = 2048
+    dense_limit: int = 2**24
+    coarse_limit: int = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Minibatch(_Options):
+    """The GENOT paper's: one problem in each training batch.
+
+    Attributes
+    ----------
+    tolerance
+        Each batch is solved until its marginals are off by less than this; with this, batches count as converged.
+    max_iterations
+        Sinkhorn iterations of a batch, at most. Linear problems only: quadratic batches take a fixed number.
+    warm_start
+        Batches of quadratic problems start from what the solution of one reference batch implies for their cells.
+    """
+
+    name: ClassVar[str] = "minibatch"
+
+    tolerance: float = 1e-3
+    max_iterations: int = 2000
+    warm_start: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank(_Options):
+    """Quadratic problems over plans of low rank.
+
+    Attributes
+    ----------
+    rank
+        Rank of the plan.
+    tolerance, max_iterations, n_draws, dense_limit, coarse_limit
+        As in :class:`Global`, for the linear problem that the low-rank plan implies.
+    landmarks
+        Costs within each population are factored through at most this many cells.
+    """
+
+    name: ClassVar[str] = "low_rank"
+
+    rank: int = 50
+    tolerance: float = 1e-3
+    max_iterations: int = 2000
+    n_draws: int = 32
+    landmarks: int = 2048
+    dense_limit: int = 2**24
+    coarse_limit: int = 2**24
+
+
+Kind: TypeAlias = Global | Minibatch | LowRank
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Global, Minibatch, LowRank)}
+OPTIONS = tuple(dict.fromkeys(field.name for kind in KINDS.values() for field in dataclasses.fields(kind)))
+_SMALLEST = {"landmarks": 2}
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise a ``ValueError`` if the value of an option is not allowed."""
+    for name, value in options.items():
+        if name == "tolerance":
+            check_positive(name, value)
+        elif name == "warm_start":
+            if not isinstance(value, bool):
+                raise ValueError(f"`warm_start` must be True or False, got {value!r}.")
+        else:
+            check_count(name, value, minimum=_SMALLEST.get(name, 1))
+
+
+def kind_named(kind: str | Kind) -> str:
+    """Return the name of a kind that is given by name or with its options."""
+    return kind if isinstance(kind, str) else kind.name
+
+
+def with_options(kind: str | Kind, options: dict[str, Any], *, unused: frozenset[str], problem: str) -> Kind:
+    """Return the kind with some of its options replaced.
+
+    Parameters
+    ----------
+    kind
+        A known name, or the kind itself; an option that differs from its default there cannot be given again.
+    options
+        By name.
+    unused
+        Options of the kind that do nothing in this problem.
+    problem
+        The problem, for the message.
+
+    Raises
+    ------
+    ValueError
+        If the kind has no such option, which would be ignored, or the option was given twice.
+    """
+    name, fields = (
+        kind_named(kind),
+        {field.name: field.default for field in dataclasses.fields(KINDS[kind_named(kind)])},
+    )
+    chosen = KINDS[name]() if isinstance(kind, str) else kind
+    own = {option for option, default in fields.items() if getattr(chosen, option) != default}
+    used = [option for option in fields if option not in unused]
+    for option in [*options, *own]:
+        if option not in used:
+            others = [other for other, one in KINDS.items() if other != name and option in one.__dataclass_fields__]
+            remedy = f" It belongs to {' and '.join(map(repr, others))}." if others else ""
+            raise ValueError(
+                f"`{option}` does nothing in a {problem} problem with the {name!r} coupling, whose options are "
+                f"{', '.join(map(repr, used))}.{remedy}{did_you_mean(option, used)} Leave it out."
+            )
+    for option in own & set(options):
+        if options[option] != getattr(chosen, option):
+            raise ValueError(
+                f"`{option}` was given twice: {getattr(chosen, option)!r} with the kind, {options[option]!r} in the config. "
+                "Leave one of them out."
+            )
+    return dataclasses.replace(chosen, **options)

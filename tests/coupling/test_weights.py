@@ -1,0 +1,90 @@
+"""Weights of cells: subsets stand for the weights of all, and draws follow them."""
+
+import jax
+import numpy as np
+import pytest
+
+from scgenot._sampling import choose, cumulative_table, padded_size, systematic, weighted_subset
+from scgenot.costs import resolve_cost_pair
+from scgenot.coupling import CouplingConfig
+from scgenot.coupling.quadratic._sides import Side
+
+N, SIZE = 400, 100
+
+
+@pytest.fixture
+def heavy(rng):
+    """Weights of which the first tenth of the cells holds .833, and one further cell .1."""
+    weights = rng.uniform(0.5, 1.5, N)
+    weights[: N // 10] *= 0.833 / weights[: N // 10].sum()
+    weights[N // 10 :] *= 0.067 / weights[N // 10 :].sum()
+    weights[-1] = 0.1
+    weights[-3] = 0.0
+    return weights / weights.sum()
+
+
+def test_subsets_stand_for_the_weights_of_all(heavy):
+    found = [weighted_subset(np.random.default_rng(seed), heavy, SIZE) for seed in range(400)]
+    total = np.zeros(N)
+    for rows, weights in found:
+        assert len(np.unique(rows)) == len(rows) == SIZE and (np.diff(rows) > 0).all()
+        assert weights.sum() == pytest.approx(1)
+        # The heavy cells are all there, with their own weights.
+        np.testing.assert_allclose(weights[rows < N // 10], heavy[: N // 10], rtol=1e-9)
+        assert weights[rows == N - 1] == pytest.approx(heavy[-1])
+        total[rows] += weights
+    assert total[-3] == 0
+    # A cell of weight 2e-4 is chosen with probability .3 or less: a standard error of 10 % in 400 subsets.
+    light = total[N // 10 : -3] / 400
+    np.testing.assert_allclose(light, heavy[N // 10 : -3], rtol=0.5)
+    assert light.sum() == pytest.approx(heavy[N // 10 : -3].sum(), rel=1e-2)
+
+
+def test_subsets_of_equal_weights_and_of_few_cells():
+    rows, weights = weighted_subset(np.random.default_rng(0), np.ones(1000), 100)
+    assert len(rows) == 100
+    np.testing.assert_allclose(weights, 0.01)
+    rows, weights = weighted_subset(np.random.default_rng(0), np.array([0.0, 1.0, 3.0, 0.0]), 3)
+    np.testing.assert_array_equal(rows, [1, 2])
+    np.testing.assert_allclose(weights, [0.25, 0.75])
+    rows, weights = weighted_subset(np.random.default_rng(0), np.array([1e6, 1.0, 1.0, 1.0]), 1)
+    np.testing.assert_array_equal(rows, [0])
+
+
+def test_landmarks_keep_the_weights(heavy, rng):
+    cells = np.asarray(rng.normal(size=(N, 2)), np.float32)
+    config = CouplingConfig(landmarks=SIZE).resolved("quadratic")
+    side = Side.of(
+        rng, jax.numpy.asarray(cells), jax.numpy.asarray(heavy, "float32"), resolve_cost_pair("euclidean")[0], config
+    )
+    weights = np.asarray(side.weights)
+    assert len(side.chosen) == SIZE
+    assert weights.sum() == pytest.approx(1, abs=1e-5)
+    assert weights[side.chosen < N // 10].sum() == pytest.approx(heavy[: N // 10].sum(), abs=1e-5)
+    assert weights[-1] == pytest.approx(heavy[-1], rel=1e-5)
+
+
+def test_choice_among_a_million_cells_follows_the_weights():
+    weights = np.ones(1_000_000)
+    weights[::2] = 3.0
+    table = cumulative_table(weights)
+    widths = np.diff(np.r_[0.0, table.astype(float)]) / 2**32 * weights.sum()
+    np.testing.assert_allclose(widths, weights, rtol=2e-3)
+    drawn = np.asarray(choose(jax.random.key(0), table, (200_000,)))
+    assert (drawn % 2 == 0).mean() == pytest.approx(0.75, abs=5 * 0.001)
+
+
+def test_choice_skips_cells_without_weight():
+    table = cumulative_table(np.array([0.0, 1.0, 0.0, 2.0, 0.0]))
+    drawn = np.asarray(choose(jax.random.key(0), table, (3000,)))
+    assert set(drawn) == {1, 3}
+    assert (drawn == 3).mean() == pytest.approx(2 / 3, abs=0.05)
+    drawn = systematic(np.random.default_rng(0), np.array([0.0, 1.0, 0.0, 2.0, 0.0]), (2, 300))
+    assert [np.sum(drawn[0] == k) for k in range(5)] == [0, 100, 0, 200, 0]
+
+
+def test_sizes_on_the_ladder():
+    sizes = [padded_size(n) for n in range(1, 5000)]
+    assert all(size >= n for n, size in enumerate(sizes, 1))
+    assert all(size <= 1.25 * n for n, size in enumerate(sizes[16:], 17))
+    assert len(set(sizes)) < 40
