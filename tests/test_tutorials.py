@@ -30,12 +30,32 @@ def test_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def cells_of_text(text: str) -> list[tuple[str, str]]:
+    """Return kind and source of each cell of a text in percent format."""
+    cells = []
+    for part in ("\n" + text).split("\n# %%")[1:]:
+        head, _, body = part.partition("\n")
+        kind = "markdown" if "[markdown]" in head else "code"
+        lines = body.strip("\n").splitlines()
+        if kind == "markdown":
+            lines = [line.removeprefix("#").removeprefix(" ") for line in lines]
+        cells.append((kind, "\n".join(lines).strip()))
+    return cells
+
+
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_notebook_is_the_text_executed(name):
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(ROOT / "tutorials" / f"{name}.ipynb", as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     text = (ROOT / "tutorials" / f"{name}.py").read_text()
-    assert all(cell.source.strip() in text for cell in cells), "run `jupytext --to ipynb --execute` on the text again"
-    assert all(cell.execution_count for cell in cells)
-    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    found = [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
+    expected = cells_of_text(text)
+    # All cells of the text, in its order, and no others.
+    hint = "run `jupytext --to ipynb --execute` on the text again"
+    assert [kind for kind, _ in found] == [kind for kind, _ in expected], hint
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        assert one == other, f"cell {number} differs; {hint}"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    # Executed from the top in one go.
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), hint
+    assert not any(output.output_type == "error" for cell in code for output in cell.outputs)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from scgenot.coupling import CouplingConfig, solve_coupling
+from scgenot.coupling import CouplingConfig, Global, LowRank, Minibatch, kind_with_options, solve_coupling
 
 KEY = jax.random.key(0)
 
@@ -77,14 +77,57 @@ def test_taus(name, value):
         CouplingConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["max_iterations", "n_draws"])
-@pytest.mark.parametrize("value", [0, -1])
-def test_counts(name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1, got {value}"):
+@pytest.mark.parametrize("name", ["max_iterations", "n_draws", "rank", "landmarks", "dense_limit", "coarse_limit"])
+@pytest.mark.parametrize("value", [0, -5, 2.0, "3", True])
+def test_counts(name, value, plain_calls):
+    smallest = 2 if name == "landmarks" else 1
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least {smallest}, got {value!r}"):
         CouplingConfig(**{name: value})
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least {smallest}, got {value!r}"):
+        (LowRank if name == "rank" else Global)(**{name: value})
 
 
-@pytest.mark.parametrize("value", ["small", [0.1], True])
+def test_numbers_of_numpy_are_numbers(plain_calls):
+    config = CouplingConfig(epsilon=np.float32(0.1), n_draws=np.int64(3), tau_source=np.float64(0.5))
+    assert config.n_draws == 3
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "options", "message"),
+    [
+        (
+            "linear",
+            "minibatch",
+            {"rank": 3},
+            "`rank` does nothing in a linear problem with the 'minibatch'.*'low_rank'",
+        ),
+        ("linear", "minibatch", {"warm_start": False}, "`warm_start` does nothing in a linear problem"),
+        ("linear", "minibatch", {"n_draws": 3}, "`n_draws` does nothing.*belongs to 'global' and 'low_rank'"),
+        ("linear", "global", {"warm_start": True}, "`warm_start` does nothing.*belongs to 'minibatch'"),
+        ("linear", "global", {"rank": 50}, "`rank` does nothing"),
+        ("linear", Minibatch(warm_start=False), {}, "`warm_start` does nothing in a linear problem"),
+        ("linear", Global(n_draws=3), {"n_draws": 4}, "`n_draws` was given twice: 3 with the kind, 4 in the config"),
+        ("quadratic", "minibatch", {"max_iterations": 3}, "`max_iterations` does nothing in a quadratic problem"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(clouds, problem, kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        solve_coupling(KEY, *clouds, problem=problem, kind=kind, config=CouplingConfig(**options))
+
+
+def test_options_can_be_given_with_the_kind_or_in_the_config(clouds):
+    ways = [
+        solve_coupling(KEY, *clouds, kind=Global(n_draws=3)),
+        solve_coupling(KEY, *clouds, config=CouplingConfig(n_draws=3)),
+    ]
+    assert [one.config.n_draws for one in ways] == [3, 3]
+    np.testing.assert_array_equal(*(next(one.pairs(KEY, batch_size=8, steps=2))[1] for one in ways))
+    assert kind_with_options("low_rank", "quadratic", {"rank": 7}) == LowRank(rank=7)
+    with pytest.raises(ValueError, match="`coupling` must be one of 'global', 'minibatch', got 'low_rank'"):
+        kind_with_options(LowRank(), "linear", {})
+
+
+@pytest.mark.parametrize("value", ["small", "0.1", [0.1], True])
 def test_epsilon_of_another_type(value, plain_calls):
     with pytest.raises(ValueError, match="`epsilon` must be a finite number"):
         CouplingConfig(epsilon=value)

@@ -28,10 +28,20 @@ def test_clumps_find_each_other(clumps):
     drawn = np.asarray(found.conditional(jax.random.key(1), np.arange(110), 16))
     assert (target_label[drawn] == label[:, None]).mean() > 0.9
     assert "low rank (6)" in found.diagnostics.kind
-    assert [start.objective for start in found.diagnostics.starts][0] == found.diagnostics.objective
-    again = found.extend(source[:20], target)
-    drawn = np.asarray(again.conditional(jax.random.key(1), np.arange(20), 16))
-    assert (target_label[drawn] == label[:20, None]).mean() > 0.9
+    objectives = [start.objective for start in found.diagnostics.starts]
+    # The best start is the one that is used, and is told first.
+    assert found.diagnostics.objective == objectives[0] == min(objectives) and len(objectives) > 1
+    # Some of each clump, in another order, and with weights of their own.
+    some = np.r_[95:105, 0:5, 65:75]
+    again = found.extend(source[some], target, source_weights=np.r_[np.zeros(1), np.ones(24)])
+    drawn = np.asarray(again.conditional(jax.random.key(1), np.arange(25), 16))
+    assert (target_label[drawn] == label[some, None]).mean() > 0.9
+    assert float(again.source_marginal[0]) == 0.0
+
+
+def test_one_cell_gets_an_answer(clumps):
+    with pytest.raises(ValueError, match="low-rank couplings need at least 2 cells a side, got 1 in `source`"):
+        solve_coupling(KEY, clumps[0][:1], clumps[1], problem="quadratic", kind="low_rank")
 
 
 def test_relaxed_marginals_get_an_answer(clumps, plain_calls):

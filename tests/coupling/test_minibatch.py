@@ -1,7 +1,6 @@
 """The paper's minibatch coupling."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import ot
 import pytest
@@ -57,15 +56,26 @@ def test_batches_differ_and_the_same_key_repeats_them(rng):
     assert (np.asarray(next(batches)[0]) != np.asarray(next(batches)[0])).any()
 
 
-def test_conditional_draws_are_those_of_the_cells_asked_for(rng):
+@pytest.mark.parametrize("asked", [[2], [2, 0], np.tile([2, 0, 3, 1], 50), np.full(30, 1)], ids=len)
+def test_draws_are_those_of_the_cells_asked_for_however_many_they_are(asked):
     x = (np.arange(4)[:, None] * np.array([[10.0, 0.0]])).astype(np.float32)
     coupling = solve(x, x[::-1].copy(), CouplingConfig(epsilon=0.01))
-    asked = np.tile([2, 0, 3, 1], 50)
-    drawn = np.asarray(coupling.conditional(jax.random.key(0), jnp.asarray(asked), 20))
-    assert drawn.shape == (200, 20)
-    # Batches of 200 from 4 target cells: a batch has 50 of each, give or take 6, and what is missing comes from a
-    # neighbour: 6 in 50.
-    assert (drawn == 3 - asked[:, None]).mean() > 0.75
+    drawn = np.asarray(coupling.conditional(jax.random.key(0), np.asarray(asked), 20))
+    assert drawn.shape == (len(asked), 20)
+    # Batches of 256 from 4 source and 4 target cells: 64 of each, give or take 7 on both sides. What is missing comes from a
+    # neighbour: 10 in 64 on the way through all cells, and other cells asked for beside it change nothing of that.
+    assert (drawn == 3 - np.asarray(asked)[:, None]).mean() > 0.75
+
+
+def test_the_law_of_a_cell_does_not_depend_on_its_company(rng):
+    x, y = rng.normal(size=(30, 2)).astype(np.float32), rng.normal(size=(25, 2)).astype(np.float32)
+    coupling = solve(x, y)
+    alone = np.asarray(coupling.conditional(jax.random.key(0), np.array([7]), 150))[0]
+    among = np.asarray(coupling.conditional(jax.random.key(1), np.array([3, 7, 11, 2, 7]), 150))[1]
+    shares = [np.bincount(one, minlength=25) / 150 for one in (alone, among)]
+    # Two samples of 150 from one law of about 10 cells differ by .2 in L1 over 2; the independent law of A3 by .7.
+    assert 0.5 * np.abs(shares[0] - shares[1]).sum() < 0.3
+    assert 0.5 * np.abs(shares[0] - 1 / 25).sum() > 0.35
 
 
 def test_diagnostics(rng):
@@ -86,6 +96,15 @@ def test_epsilon_has_the_unit_of_the_whole_populations(rng):
     assert solve(1000 * x, 1000 * x).diagnostics.effective_targets == pytest.approx(
         solve(x, x).diagnostics.effective_targets, rel=1e-2
     )
+
+
+def test_extending_takes_weights(rng):
+    x = rng.normal(size=(40, 2)).astype(np.float32)
+    other = solve(x, x).extend(
+        x[:7], x[:9], source_weights=np.r_[0.0, np.ones(6)], target_weights=np.r_[np.ones(8), 0.0]
+    )
+    i, j = map(np.asarray, next(other.pairs(jax.random.key(0), batch_size=32, steps=10)))
+    assert i.min() == 1 and j.max() == 7
 
 
 def test_extending_keeps_cost_and_scale(rng):

@@ -73,10 +73,23 @@ def test_same_key_same_pairs_and_another_key_others(clouds):
 
 
 def test_swapped_and_extended(clouds):
-    found = solve(clouds)
-    assert misplaced(found.swapped(), clouds[0]) < 0.4
-    some = found.extend(clouds[0][:150], clouds[1][:150])
-    assert misplaced(some, clouds[1][:150]) < 0.4
+    """Fewer targets, in another order: what is not turned round, or not extended, is wrong everywhere."""
+    source, order = clouds[0], np.random.default_rng(3).permutation(200)[:150]
+    target = clouds[1][order]
+    found = solve((source, target))
+
+    def apart(coupling, partner, cells):
+        """Mean distance between the drawn cell and the partner of the one it was drawn for, in that of random pairs."""
+        i, j = (np.asarray(one) for one in next(coupling.pairs(jax.random.key(1), batch_size=128, steps=4)))
+        distances = np.linalg.norm(cells[j] - partner[i], axis=-1).mean()
+        return distances / np.linalg.norm(cells[:, None] - partner[None], axis=-1).mean()
+
+    assert apart(found, clouds[1], target) < 0.5
+    assert apart(found.swapped(), source[order], source) < 0.5
+    left, right = np.arange(199, 39, -1), np.arange(120)[::-1]
+    some = found.extend(source[left], target[right])
+    assert some.source_marginal.shape == (160,) and some.target_marginal.shape == (120,)
+    assert apart(some, clouds[1][left], target[right]) < 0.5
 
 
 @pytest.mark.parametrize("taus", [(0.8, 0.8), (1.0, 0.5)])

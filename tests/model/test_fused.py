@@ -6,8 +6,7 @@ from tests.conftest import SMALL
 from tests.model.modalities import FEW, as_one_anndata, build, make_mdata
 
 from scgenot import GENOT
-from scgenot.data._links import known_pairs
-from scgenot.data._split import split_cells
+from scgenot.data import hold_out, known_pairs, split_cells
 from scgenot.flow import HeldOut
 from scgenot.model import _training
 
@@ -72,9 +71,8 @@ def test_shared_features_must_be_the_same():
 def test_held_out_cells_bring_their_shared_features(asked, plain_calls):
     mdata = make_mdata()
     model = build(mdata, setup={"shared_rep": "X_shared"})
-    source, target = model._populations()
-    split = split_cells(np.random.default_rng(0), source, target, 0.2)
-    held = model._held_out(source, target, split)
+    found = hold_out(_training.current_data(model), np.random.default_rng(0), 0.2)
+    split, held = found.split, _training.held_out(found)
     np.testing.assert_array_equal(held.shared[0], mdata["atac"].obsm["X_shared"][split.source_held])
     np.testing.assert_array_equal(held.shared[1], mdata["rna"].obsm["X_shared"][split.target_held])
     assert held.source_costs is None
@@ -123,7 +121,7 @@ def test_few_pairs_are_lost_to_validation():
     mdata = make_mdata(60, 60)
     for modality in mdata.mod.values():
         modality.obs["partner"] = [f"p{i}" for i in range(60)]
-    source, target = build(mdata, setup={"pairs_key": "partner"})._populations()
+    source, target = _training.current_data(build(mdata, setup={"pairs_key": "partner"})).populations
     split = split_cells(np.random.default_rng(0), source, target, 0.25)
     assert len(split.source_held) == len(split.target_held) == 15
     assert len(known_pairs(source, target, split.source_train, split.target_train)) == 45
@@ -134,7 +132,7 @@ def test_repeated_values_pair_all_with_all():
     for modality in mdata.mod.values():
         modality.obs["clone"] = ["a", "a", "b"] + [None] * (modality.n_obs - 3)
     model = build(mdata, setup={"pairs_key": "clone"})
-    source, target = model._populations()
+    source, target = _training.current_data(model).populations
     pairs = known_pairs(source, target, np.arange(60), np.arange(50))
     assert sorted(map(tuple, pairs.tolist())) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)]
     assert len(known_pairs(source, target, np.array([2, 5]), np.array([2]))) == 1

@@ -21,7 +21,7 @@ def cross():
 
 
 def test_probabilities_are_those_of_a_classifier_averaged_over_samples(cross):
-    found = cross.get_label_probabilities("kind", n_samples=7, n_neighbors=3, rng=2)
+    found = cross.get_label_probabilities(label_key="kind", n_samples=7, n_neighbors=3, rng=2)
     rna = cross.adata["rna"]
     classifier = KNeighborsClassifier(3).fit(rna.obsm["X_pca"], rna.obs["kind"].astype(str))
     samples = cross.sample(n_samples=7, rng=2)
@@ -33,7 +33,7 @@ def test_probabilities_are_those_of_a_classifier_averaged_over_samples(cross):
 
 def test_entropy_stands_beside_the_other_uncertainties(cross):
     scores = cross.get_uncertainty(n_samples=7, label_key="kind", rng=2)
-    expected = entropy(cross.get_label_probabilities("kind", n_samples=7, rng=2).to_numpy(), axis=1)
+    expected = entropy(cross.get_label_probabilities(label_key="kind", n_samples=7, rng=2).to_numpy(), axis=1)
     np.testing.assert_allclose(scores["entropy"], expected, atol=1e-6)
     assert scores["entropy"].max() <= np.log(2) + 1e-6
     pd.testing.assert_frame_equal(
@@ -57,9 +57,9 @@ def test_samples_are_asked_block_by_block(cross, monkeypatch):
             asked.append(len(X))
             return super().kneighbors(X, return_distance=return_distance)
 
-    whole = cross.get_label_probabilities("kind", n_samples=5)
+    whole = cross.get_label_probabilities(label_key="kind", n_samples=5)
     monkeypatch.setattr(_labels, "NearestNeighbors", Watched)
-    blocks = cross.get_label_probabilities("kind", n_samples=5, batch_size=16)
+    blocks = cross.get_label_probabilities(label_key="kind", n_samples=5, batch_size=16)
     assert max(asked) <= 16 * 5 and sum(asked) == 60 * 5
     np.testing.assert_allclose(blocks, whole, atol=0.05)
 
@@ -69,30 +69,30 @@ def test_target_cells_without_a_label_are_not_asked(cross):
     kind = mdata["rna"].obs["kind"].astype(object)
     kind[::2] = None
     mdata["rna"].obs["kind"] = pd.Categorical(kind, categories=["up", "down", "never"])
-    found = cross.get_label_probabilities("kind", target=mdata, n_samples=4)
+    found = cross.get_label_probabilities(label_key="kind", target=mdata, n_samples=4)
     kept = mdata["rna"][mdata["rna"].obs["kind"].notna()].copy()
     # An AnnData of the target modality alone will do.
-    np.testing.assert_array_equal(found, cross.get_label_probabilities("kind", target=kept, n_samples=4))
+    np.testing.assert_array_equal(found, cross.get_label_probabilities(label_key="kind", target=kept, n_samples=4))
     # In the order of the categories; those that no cell has are left out.
     assert list(found.columns) == ["up", "down"]
 
 
 def test_labels_that_are_numbers(trained):
     adata = make_adata()
-    found = trained.get_label_probabilities("day", adata, target=adata, n_samples=2)
+    found = trained.get_label_probabilities(adata, label_key="day", target=adata, n_samples=2)
     assert list(found.columns) == [4] and (found == 1.0).all(axis=None)
 
 
 def test_the_data_of_the_query_serve_a_model_without(cross, tmp_path):
     cross.save(tmp_path / "model")
     model = GENOT.load(tmp_path / "model")
-    expected = cross.get_label_probabilities("kind", n_samples=3)
-    np.testing.assert_array_equal(model.get_label_probabilities("kind", make_mdata(), n_samples=3), expected)
+    expected = cross.get_label_probabilities(label_key="kind", n_samples=3)
+    np.testing.assert_array_equal(model.get_label_probabilities(make_mdata(), label_key="kind", n_samples=3), expected)
     mdata = make_mdata()
-    got = model.get_label_probabilities("kind", mdata["atac"], target=mdata["rna"], n_samples=3)
+    got = model.get_label_probabilities(mdata["atac"], label_key="kind", target=mdata["rna"], n_samples=3)
     np.testing.assert_array_equal(got, expected)
     with pytest.raises(ValueError, match="loaded without target cells. Pass `target`"):
-        model.get_label_probabilities("kind", mdata["atac"], n_samples=3)
+        model.get_label_probabilities(mdata["atac"], label_key="kind", n_samples=3)
 
 
 FAILURES = {
@@ -125,4 +125,4 @@ def test_target_cells_of_another_width(cross):
     rna = make_mdata()["rna"]
     rna.obsm["X_pca"] = np.ones((50, 4), np.float32)
     with pytest.raises(ValueError, match="maps to 2 features, the target cells have 4 in 'X_pca'"):
-        cross.get_label_probabilities("kind", target=mudata.MuData({"rna": rna}))
+        cross.get_label_probabilities(label_key="kind", target=mudata.MuData({"rna": rna}))

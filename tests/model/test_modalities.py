@@ -10,6 +10,7 @@ from tests.model.modalities import FEW, SETUP, as_one_anndata, build, make_mdata
 import scgenot
 from scgenot import GENOT
 from scgenot.coupling import solve_coupling
+from scgenot.data import cost_arrays, hold_out
 from scgenot.model import _training
 
 
@@ -102,7 +103,7 @@ def test_nan_is_counted_in_the_modality(mdata):
 def test_columns_of_the_whole_object_are_found(mdata):
     mdata.obs["depth"] = np.linspace(1, 2, mdata.n_obs)
     model = build(mdata, setup={"weights_key": "depth"})
-    source, target = model._populations()
+    source, target = _training.current_data(model).populations
     np.testing.assert_allclose(source.weights, mdata.obs["depth"].loc[mdata["atac"].obs_names])
     np.testing.assert_allclose(target.weights, mdata.obs["depth"].loc[mdata["rna"].obs_names])
 
@@ -281,9 +282,8 @@ def test_given_costs_are_those_of_the_training_cells(mdata, asked, one):
     np.testing.assert_array_equal(call["target"], mdata["rna"].obsm["X_pca"])
     assert call["config"].cost == ("precomputed", "euclidean")
     # Costs of held-out cells are costs to the training cells.
-    source, target = model._populations()
-    split = _training.split_cells(np.random.default_rng(0), source, target, 0.2)
-    held = model._held_out(source, target, split)
+    found = hold_out(_training.current_data(model), np.random.default_rng(0), 0.2)
+    split, held = found.split, _training.held_out(found)
     np.testing.assert_array_equal(
         held.source_costs, mdata["atac"].obsp["far"][np.ix_(split.source_held, split.source_train)]
     )
@@ -306,9 +306,8 @@ def test_one_matrix_in_a_linear_problem(mdata):
     assert summaries[1]["objective"] == pytest.approx(summaries[0]["objective"], rel=1e-3)
     assert np.isfinite(models[1].history["validation_loss"]).all(axis=None)
     # Rows of the joint matrix, source cells first.
-    source, target = models[1]._populations()
-    every = np.arange(50), np.arange(60)
-    arrays = models[1]._cost_arrays(source, target, every, every)
+    found = hold_out(_training.current_data(models[1]), np.random.default_rng(0), 0.0)
+    arrays = cost_arrays(found, found.training)
     joint = np.concatenate([np.arange(60, 110), np.arange(60)])
     got = np.concatenate([arrays.source, arrays.target])
     np.testing.assert_array_equal(got, adata.obsp["far"][np.ix_(joint, joint)])

@@ -111,7 +111,9 @@ def test_no_pickle(saved):
     assert content["setup_args"]["population_key"] == "condition"
     weights = (saved / "weights.safetensors").read_bytes()
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
-    assert all(entry["dtype"] == "F32" for name, entry in header.items() if name != "__metadata__")
+    # Weights and target cells; rows of training and held-out cells.
+    kinds = {name: "I64" if name.startswith("rows/") else "F32" for name in header if name != "__metadata__"}
+    assert {name: header[name]["dtype"] for name in kinds} == kinds and "rows/train/source" in kinds
     # Every pickle of protocol 2 or later starts with these bytes, and `torch.save` writes zip files.
     for path in saved.iterdir():
         assert path.read_bytes()[:1] not in (b"\x80",) and path.read_bytes()[:2] != b"PK"
@@ -207,7 +209,7 @@ def test_another_kind_of_model(saved):
 
 def test_json_that_is_cut_off(saved):
     (saved / "scgenot.json").write_text((saved / "scgenot.json").read_text()[:100])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="scgenot.json' is damaged, cut off"):
         GENOT.load(saved)
 
 

@@ -2,6 +2,10 @@
 
 import copy
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +13,13 @@ import pandas as pd
 import pytest
 from ott.geometry import costs as ott_costs
 from tests.conftest import BRIEF, SETUP, SMALL, assert_same, make_adata, snapshot
+from tests.model.modalities import FEW, build, make_mdata
 
 from scgenot import GENOT
 from scgenot.coupling import Diagnostics, StartReport
+from scgenot.flow import TrainConfig
 from scgenot.flow import _trainer as trainer
+from scgenot.methods import GENOTSolver
 from scgenot.model import _training
 
 
@@ -23,7 +30,7 @@ def model(ready):
 
 def state_of(model):
     """What a failed call must leave as it was."""
-    weights = model._solver.weights
+    weights = model._method.weights
     return (
         model.is_trained_,
         model.steps_,
@@ -189,12 +196,51 @@ def test_training_twice_starts_anew(model):
     assert list(model.history["train_loss"].index) == [20, 40]
 
 
-@pytest.mark.parametrize(
-    "options", [{"early_stopping": True, "patience": 1}, {"ema_decay": 0.9}, {"restore_best": True}]
-)
-def test_options_reach_the_trainer(model, options):
-    model.train(**BRIEF, **options)
-    assert model.is_trained_ and np.isfinite(model.sample(n_samples=1)).all()
+class Recorded(Exception):
+    """Ends training once the method has been asked to learn."""
+
+
+OPTIONS = {
+    "batch_size": 65,
+    "learning_rate": 2e-3,
+    "schedule": "constant",
+    "warmup_steps": 7,
+    "max_grad_norm": 2.0,
+    "ema_decay": 0.9,
+    "check_every": 21,
+    "early_stopping": True,
+    "patience": 3,
+    "restore_best": True,
+    "max_steps": 41,
+}
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["train", "reverse"])
+def test_options_reach_the_trainer(model, monkeypatch, turned):
+    assert set(OPTIONS) == {field.name for field in dataclasses.fields(TrainConfig)}
+    asked = []
+
+    def learn(self, key, data, train_config, *, progress_bar=True):
+        asked.append((train_config, progress_bar, data))
+        raise Recorded
+
+    if turned:
+        model.train(**BRIEF | {"max_steps": 20})
+    monkeypatch.setattr(GENOTSolver, "learn", learn)
+    with pytest.raises(Recorded):
+        (model.reverse if turned else model.train)(**OPTIONS, progress_bar=False)
+    (config, bar, data) = asked[0]
+    assert {name: getattr(config, name) for name in OPTIONS} == OPTIONS and bar is False
+    sizes = (len(data.source), len(data.target), len(data.held_out.source), len(data.held_out.target))
+    assert sizes == ((45, 54, 5, 6) if turned else (54, 45, 6, 5))
+
+
+def test_averaged_weights_are_others(model):
+    plain, averaged = [], []
+    for found, options in ((plain, {}), (averaged, {"ema_decay": 0.9})):
+        model.train(**BRIEF, **options)
+        found.append(model.sample(n_samples=1))
+    assert (plain[0] != averaged[0]).any()
 
 
 def test_early_stopping(model, monkeypatch):
@@ -326,23 +372,76 @@ def test_values_that_were_changed_after_setup_are_used(ready):
     assert model.sample(n_samples=1).mean() > 50
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"coupling": "minibatch"},
-        {"tau_source": 0.9, "tau_target": 0.8},
-        {"cost": "cosine"},
-        {"cost": ott_costs.PNormP(1.5)},
-        {"cost": lambda x, y: jnp.sum(jnp.abs(x - y))},
+def _between(adata):
+    cells = adata.obsm["X_pca"].astype(np.float64)
+    x, y = (cells[(adata.obs["condition"] == name).to_numpy()] for name in ("control", "stimulated"))
+    return x[:, None], y[None]
+
+
+def _cosine(x, y):
+    return 1 - (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+
+
+# What the couplings' own report must say of each: the mean of the cost over all pairs, or its maximum.
+SCALES = {
+    "minibatch": ({"coupling": "minibatch"}, None),
+    "unbalanced": ({"tau_source": 0.9, "tau_target": 0.8}, lambda x, y: ((x - y) ** 2).sum(-1).mean()),
+    "cosine": ({"cost": "cosine"}, lambda x, y: _cosine(x, y).mean()),
+    "ott": ({"cost": ott_costs.PNormP(1.5)}, lambda x, y: (np.abs(x - y) ** 1.5).sum(-1).mean() / 1.5),
+    "callable": ({"cost": lambda x, y: jnp.sum(jnp.abs(x - y))}, lambda x, y: np.abs(x - y).sum(-1).mean()),
+    "coupling options": (
         {"dense_limit": 1, "n_draws": 4, "scale_cost": "max"},
-    ],
-    ids=["minibatch", "unbalanced", "cosine", "ott", "callable", "coupling options"],
-)
-def test_any_coupling_trains(ready, options):
+        lambda x, y: ((x - y) ** 2).sum(-1).max(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "scale"), SCALES.values(), ids=SCALES)
+def test_any_coupling_trains(ready, options, scale):
     model = GENOT(ready, flow_config=SMALL, **options)
-    model.train(**BRIEF | {"max_steps": 20})
-    assert np.isfinite(model.sample(n_samples=1)).all()
-    assert model.coupling_summary()["kind"][0].endswith(options.get("coupling", "global"))
+    model.train(**BRIEF | {"max_steps": 20}, validation_size=0)
+    summary = model.coupling_summary().iloc[0]
+    assert summary["kind"].endswith(options.get("coupling", "global")) and summary["epsilon"] == 0.05
+    if scale is not None:
+        assert summary["scale"] == pytest.approx(scale(*_between(ready)), rel=1e-3)
+    relaxed = "tau_source" in options
+    # With both taus below 1 cells far from the others are left out; balanced, every cell keeps its mass.
+    assert (model.coupling_.source_marginal.std() > 1e-4) == relaxed
+    assert (summary["mass"] < 0.99) == relaxed
+    # 20 steps are few: samples are of the size and place that standardised noise has, which is that of the targets.
+    samples = model.sample(n_samples=4)
+    targets = _between(ready)[1][0]
+    assert np.abs(samples.mean((0, 1)) - targets.mean(0)).max() < 3 * targets.std()
+
+
+def test_a_low_rank_coupling_through_the_model(tmp_path):
+    model = build(make_mdata(), coupling="low_rank", rank=7)
+    model.train(**FEW)
+    assert "low-rank" in model.coupling_summary()["kind"].iloc[0].replace("_", "-")
+    assert model.sample(n_samples=2).shape == (60, 2, 2)
+    model.save(tmp_path / "model")
+    again = GENOT.load(tmp_path / "model", make_mdata())
+    assert again._coupling_kind == "low_rank" and again._coupling_config.rank == 7
+    again.train(**FEW)
+    np.testing.assert_array_equal(again.sample(n_samples=2), model.sample(n_samples=2))
+    # Another rank is another plan.
+    other = build(make_mdata(), coupling="low_rank", rank=2)
+    other.train(**FEW)
+    assert (other.sample(n_samples=2) != model.sample(n_samples=2)).any()
+
+
+def test_double_precision():
+    """With 64-bit numbers switched on a model trains and samples as it does without."""
+    code = (
+        "import numpy as np\nfrom tests.conftest import SETUP, SMALL, BRIEF, make_adata\nfrom scgenot import GENOT\n"
+        "adata = make_adata()\nGENOT.setup_anndata(adata, **SETUP)\nmodel = GENOT(adata, flow_config=SMALL)\n"
+        "model.train(**BRIEF | {'max_steps': 20})\nsamples = model.sample(n_samples=2)\n"
+        "assert samples.dtype == np.float32 and samples.shape == (60, 2, 3) and np.isfinite(samples).all()\n"
+    )
+    environment = os.environ | {"JAX_ENABLE_X64": "1"}
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_weights_reach_the_coupling(adata):

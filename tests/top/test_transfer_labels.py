@@ -25,7 +25,7 @@ def test_transfer_labels_writes_probabilities_labels_and_entropy(cross):
     rows = np.array([7, 3, 30])
     assert scgenot.tl.transfer_labels(mdata, cross, "kind", n_samples=6, rng=3, indices=rows) is None
     atac = mdata["atac"]
-    found = cross.get_label_probabilities("kind", n_samples=6, rng=3, indices=rows)
+    found = cross.get_label_probabilities(label_key="kind", n_samples=6, rng=3, indices=rows)
     written = atac.obsm["genot_labels"]
     assert isinstance(written, pd.DataFrame) and list(written.columns) == ["down", "up"]
     pd.testing.assert_frame_equal(written.iloc[rows], found, check_column_type=False)

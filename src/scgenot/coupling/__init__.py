@@ -2,12 +2,15 @@
 
 from scgenot.costs import displaced_cost
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
+from scgenot.coupling._blocks import Block, BlockCoupling, solve_blocks
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._kinds import Global, Kind, LowRank, Minibatch
 from scgenot.coupling._scan import TauScan, scan_taus
 from scgenot.coupling._solve import CouplingKind, available_couplings, kind_with_options, solve_coupling
 
 __all__ = [
+    "Block",
+    "BlockCoupling",
     "Coupling",
     "CouplingConfig",
     "CouplingKind",
@@ -23,5 +26,6 @@ __all__ = [
     "displaced_cost",
     "kind_with_options",
     "scan_taus",
+    "solve_blocks",
     "solve_coupling",
 ]

@@ -61,7 +61,7 @@ class Diagnostics:
     objective
         Value of the regularised problem, in units of the scaled cost; NaN where it is not one problem (minibatches).
     scale
-        What the costs were divided by, in the unit of the cost.
+        What the costs were divided by, in the unit of the cost; in quadratic problems those within the source population.
     epsilon
         As given, in units of the scaled cost.
     iterations
@@ -77,6 +77,17 @@ class Diagnostics:
         Whether the violation came below the tolerance; with landmarks, which are a sample, below 0.05.
     starts
         What became of each start of a quadratic problem, the chosen one first.
+    source_scale, target_scale, shared_scale
+        What costs within either population and between shared features were divided by, in quadratic and fused problems.
+    cost
+        What the objective minimises before the entropy, in units of the scaled cost: ``<C, P>`` in linear problems, alpha
+        times the quadratic and ``1 - alpha`` times the linear term in the others. ``None`` where there is no one plan.
+    shared_cost
+        What of it is between shared features, in fused problems.
+    kl
+        ``KL(P | a b')``: the objective holds it times epsilon.
+    penalty
+        What relaxed marginals cost, in units of the scaled cost; 0 in balanced problems.
     """
 
     kind: str
@@ -89,6 +100,13 @@ class Diagnostics:
     effective_targets: float
     converged: bool
     starts: tuple[StartReport, ...] = ()
+    source_scale: float | None = None
+    target_scale: float | None = None
+    shared_scale: float | None = None
+    cost: float | None = None
+    shared_cost: float | None = None
+    kl: float | None = None
+    penalty: float | None = None
 
 
 class Coupling(abc.ABC):
@@ -113,6 +131,11 @@ class Coupling(abc.ABC):
     def priors(self) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
         """Prior weights a and b of source and target cells; each sums to 1."""
         return self.source_marginal, self.target_marginal
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks (conditions); where it is above 1, :meth:`pairs` yields each pair's block as a third array."""
+        return 1
 
     @property
     @abc.abstractmethod
@@ -140,11 +163,14 @@ class Coupling(abc.ABC):
         source: Float[Array | np.ndarray, "k dx"],
         target: Float[Array | np.ndarray, "l dy"],
         *,
+        source_weights: Float[Array | np.ndarray, " k"] | None = None,
+        target_weights: Float[Array | np.ndarray, " l"] | None = None,
         shared: tuple[Float[Array | np.ndarray, "k s"], Float[Array | np.ndarray, "l s"]] | None = None,
     ) -> Coupling:
         """Return the coupling between other cells of the two populations that these potentials imply.
 
-        Cells are given as they were to be coupled; `shared` are their shared features in a problem that has them.
+        Cells are given as they were to be coupled, with weights of their own (equal ones if ``None``); `shared` are their
+        shared features in a problem that has them. Marginals and diagnostics are those of the new cells.
         """
 
     @abc.abstractmethod

@@ -138,7 +138,7 @@ class BatchCoupling(Coupling):
 
 
 @jax.jit
-def _keys(key: jax.Array, draw: int, start: int) -> tuple[jax.Array, jax.Array]:
+def _keys(key: jax.Array, draw: Int[Array, ""] | int, start: Int[Array, ""] | int) -> tuple[jax.Array, jax.Array]:
     one, two = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, draw), start))
     return one, two
 

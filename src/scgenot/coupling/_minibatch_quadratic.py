@@ -52,7 +52,7 @@ class QuadraticMinibatchCoupling(BatchCoupling):
     target: Cells
     costs: tuple[Cost, Cost, Cost]
     shared_inverse: float
-    reference: tuple[Cells, Cells, Float[Array, "r r"]] | None
+    reference: tuple[Cells, Cells, Float[Array, "r s"]] | None
 
     @property
     def kind(self) -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.sparse import csr_array
+from scipy.special import kl_div
 
+from scgenot._sampling import host_rng, padded_size, systematic
+from scgenot.coupling import _plan
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._lift import Lift
-from scgenot.sinkhorn import Geometry, Potentials, draw_rows, extend_rows, pair_costs, soft_min_rows
+from scgenot.coupling._inputs import checked_cells, checked_marginal
+from scgenot.coupling._lift import Lift, lifted_cost
+from scgenot.sinkhorn import LANDMARK_TOLERANCE, Geometry, Potentials, draw_rows, pair_costs, soft_min_rows
 
 _ENTROPY_CELLS = 2048
 
@@ -23,8 +28,14 @@ _ENTROPY_CELLS = 2048
 class PotentialCoupling(Coupling):
     """A plan held as its dual potentials: ``P_ij = a_i b_j exp(u_i + v_j - C_ij / epsilon)``.
 
-    Nothing of size n x m is kept. Rows are drawn in one blocked pass into a pool of `n_draws` targets a source cell;
-    training reads the pool, which is drawn afresh each time it has been used up on average.
+    Nothing of size n x m is kept, but the costs where they have at most `dense_limit` entries. Rows are drawn in one blocked
+    pass into a pool of `n_draws` targets a source cell; training reads the pool, which is drawn afresh each time it has been
+    used up on average.
+
+    Potentials that were extended to new cells meet these cells' marginals only up to sampling error, and less where the new
+    cells are others than the old ones. With ``tau_source`` 1 rows of an extended plan are scaled to the source weights, as
+    drawing from them does; what arrives at the target cells is then the target marginal, and the diagnostics say how far
+    it is from the weights.
     """
 
     geometry: Geometry
@@ -36,6 +47,7 @@ class PotentialCoupling(Coupling):
     scale: float
     lift: tuple[Lift, Lift] | None = None
     starts: tuple[StartReport, ...] = ()
+    extended: bool = False
 
     @cached_property
     def _row_weights(self) -> Float[Array, " m"]:
@@ -44,14 +56,14 @@ class PotentialCoupling(Coupling):
     @cached_property
     def source_marginal(self) -> Float[Array, " n"]:
         """Mass that each source cell sends, ``P 1``."""
-        if self.config.tau_source == 1.0:
+        if self.config.tau_source == 1.0 and not self.extended:
             return self.a
         return _masses(self.a, self.potentials.u + soft_min_rows(self.geometry, self._row_weights))
 
     @cached_property
     def target_marginal(self) -> Float[Array, " m"]:
         """Mass that each target cell gets, ``P' 1``."""
-        if self.config.tau_target == 1.0 and self.config.tau_source == 1.0:
+        if self.config.tau_target == 1.0 and self.config.tau_source == 1.0 and not self.extended:
             return self.b
         column_weights = self.potentials.u + jnp.log(self.a)
         return _masses(self.b, self.potentials.v + soft_min_rows(self.geometry.T, column_weights))
@@ -72,35 +84,51 @@ class PotentialCoupling(Coupling):
         """How solving went."""
         found, config = self.potentials, self.config
         mass = float(jnp.sum(self.source_marginal))
+        violation, converged = found.violation, found.converged
+        if self.extended:
+            violation = self._violation()
+            converged = violation <= max(config.tolerance, LANDMARK_TOLERANCE)
+        cost, kl, penalty = self._parts(mass)
+        whole = cost + config.epsilon * kl + penalty if self.extended else self._objective(mass)
+        source_scale, target_scale, shared_scale = self._scales()
         return Diagnostics(
             kind=self.kind,
-            objective=self.starts[0].objective if self.starts else self._objective(mass),
+            objective=self.starts[0].objective if self.starts and not self.extended else whole,
             scale=self.scale,
             epsilon=config.epsilon,
             iterations=found.iterations,
-            marginal_violation=found.violation,
+            marginal_violation=violation,
             mass=mass,
             effective_targets=self._effective_targets(),
-            converged=found.converged,
-            starts=self.starts,
+            converged=converged,
+            starts=() if self.extended else self.starts,
+            source_scale=source_scale,
+            target_scale=target_scale,
+            shared_scale=shared_scale,
+            cost=cost,
+            shared_cost=self._shared_cost(),
+            kl=kl,
+            penalty=penalty,
         )
 
     def conditional(
         self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
     ) -> Int[Array, "k n_draws"]:
         """Draw `n_draws` target indices for each source index from its row of the plan, rows independently."""
-        chosen = jnp.asarray(source_indices)
-        matrix = None if self.geometry.matrix is None else self.geometry.matrix[chosen]
-        some = dataclasses.replace(self.geometry, x=self.geometry.x[chosen], matrix=matrix)
+        chosen = np.asarray(source_indices, np.int32)
+        k = len(chosen)
+        # A few sizes only, each of which is compiled once.
+        padded = np.pad(chosen, (0, padded_size(k) - k), mode="edge" if k else "constant")
         # Ids are places in the list, so that a cell that is asked for twice gets draws of its own each time.
-        return draw_rows(some, self._row_weights, key, jnp.arange(len(chosen)), n_draws)
+        drawn = draw_rows(_some_rows(self.geometry, padded), self._row_weights, key, np.arange(len(padded)), n_draws)
+        return jax.device_put(np.asarray(drawn)[:k])
 
     def pairs(
         self, key: jax.Array, *, batch_size: int, steps: int
     ) -> Iterator[tuple[Int[Array, "steps batch"], Int[Array, "steps batch"]]]:
         """Yield, without end, source and target indices for `steps` training batches at a time."""
         n = self.geometry.shape[0]
-        cumulative = jnp.cumsum(self.source_marginal / jnp.sum(self.source_marginal))
+        weights = np.asarray(self.source_marginal)
         pool, used, round_ = None, 0, 0
         while True:
             round_key = jax.random.fold_in(key, round_)
@@ -108,13 +136,31 @@ class PotentialCoupling(Coupling):
                 pool_key = jax.random.fold_in(round_key, 1)
                 pool = draw_rows(self.geometry, self._row_weights, pool_key, jnp.arange(n), self.config.n_draws)
                 used = 0
-            yield _pairs_from_pool(pool, cumulative, round_key, steps, batch_size)
+            # Systematic over the batch: each batch spreads over the source cells in proportion to their mass.
+            source = systematic(host_rng(round_key), weights, (steps, batch_size))
+            yield _pairs_from_pool(pool, source, round_key)
             used += steps * batch_size
             round_ += 1
 
+    def push(self, values: Float[Array | np.ndarray, "n ..."]) -> Float[Array, "m ..."]:
+        """Return ``P' values``: what target cells get where source cell i sends its mass times ``values[i]``."""
+        return _plan.sums(self.geometry.T, self._column_weights, self.potentials.v + jnp.log(self.b), values)
+
+    def pull(self, values: Float[Array | np.ndarray, "m ..."]) -> Float[Array, "n ..."]:
+        """Return ``P values``: sums over target cells, weighted by the plan."""
+        return _plan.sums(self.geometry, self._row_weights, self.potentials.u + jnp.log(self.a), values)
+
+    def barycentric(self, values: Float[Array | np.ndarray, "m ..."]) -> Float[Array, "n ..."]:
+        """Return the mean of `values` over each source cell's row of the plan; with target cells, its projection."""
+        return _plan.means(self.geometry, self._row_weights, values)
+
+    def top_k(self, k: int) -> csr_array:
+        """Return the `k` largest entries of each row of the plan, n x m and sparse; its sum says what share that is."""
+        return _plan.top_k(self.geometry, self._row_weights, self.potentials.u + jnp.log(self.a), k)
+
     def swapped(self) -> PotentialCoupling:
         """Return the same coupling seen from the other side."""
-        found = self.potentials
+        found, (_, target_scale, _) = self.potentials, self._scales()
         return dataclasses.replace(
             self,
             geometry=self.geometry.T,
@@ -123,6 +169,7 @@ class PotentialCoupling(Coupling):
             potentials=dataclasses.replace(found, u=found.v, v=found.u),
             config=self.config.swapped(),
             lift=None if self.lift is None else self.lift[::-1],
+            scale=self.scale if target_scale is None else target_scale,
         )
 
     def extend(
@@ -130,26 +177,98 @@ class PotentialCoupling(Coupling):
         source: Float[Array | np.ndarray, "k dx"],
         target: Float[Array | np.ndarray, "l dy"],
         *,
+        source_weights: Float[Array | np.ndarray, " k"] | None = None,
+        target_weights: Float[Array | np.ndarray, " l"] | None = None,
         shared: tuple[Float[Array | np.ndarray, "k s"], Float[Array | np.ndarray, "l s"]] | None = None,
     ) -> PotentialCoupling:
-        """Return the coupling between other cells of the two populations that these potentials imply."""
+        """Return the coupling between other cells of the two populations that these potentials imply.
+
+        Cells are given as they were to be coupled, with weights of their own (equal ones if ``None``); `shared` are their
+        shared features in a problem that has them. Marginals and diagnostics are those of the new cells.
+
+        Raises
+        ------
+        ValueError
+            As :func:`scgenot.coupling.solve_coupling`, about these cells and weights.
+        """
         old, config = self.geometry, self.config
+        source, target = (np.asarray(checked_cells(*one)) for one in (("source", source), ("target", target)))
+        a = checked_marginal("source_weights", source_weights, len(source))
+        b = checked_marginal("target_weights", target_weights, len(target))
         if self.lift is not None:
             own = shared or (None, None)
             source, target = self.lift[0](source, own[0]), self.lift[1](target, own[1])
-        source, target = jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
-        to_target = dataclasses.replace(old, y=target, matrix=None)
-        v = extend_rows(to_target.T, jnp.log(self.a), self.potentials.u, config.tau_target)
-        to_source = dataclasses.replace(old, x=source, matrix=None)
-        u = extend_rows(to_source, jnp.log(self.b), self.potentials.v, config.tau_source)
-        a, b = (jnp.full(len(points), 1.0 / len(points), jnp.float32) for points in (source, target))
+        source, target = jax.device_put(source), jax.device_put(target)
+        to_target = dataclasses.replace(old, y=_padded(target), matrix=None)
+        v = _damped(config.tau_target, soft_min_rows(to_target.T, self._column_weights), len(target))
+        to_source = dataclasses.replace(old, x=_padded(source), matrix=None)
+        weights = self._row_weights
+        if config.tau_source == 1.0:
+            # As rows are drawn: of all mass that a cell sends, none is left to target cells that are not there.
+            to_source = dataclasses.replace(to_source, y=to_target.y)
+            with np.errstate(divide="ignore"):
+                weights = _padded(np.asarray(v) + np.log(np.asarray(b)), fill=-np.inf)
+        u = _damped(config.tau_source, soft_min_rows(to_source, weights), len(source))
         return dataclasses.replace(
             self,
             geometry=dataclasses.replace(old, x=source, y=target, matrix=None),
             a=a,
             b=b,
-            potentials=dataclasses.replace(self.potentials, u=u, v=v),
+            potentials=dataclasses.replace(self.potentials, u=u, v=v, iterations=0),
+            extended=True,
         )
+
+    @cached_property
+    def _column_weights(self) -> Float[Array, " n"]:
+        return self.potentials.u + jnp.log(self.a)
+
+    def _scales(self) -> tuple[float | None, float | None, float | None]:
+        """Return what costs within either population and between shared features were divided by, where there are such."""
+        if self.lift is None or self.kind.startswith("linear"):
+            return None, None, None
+        weight = self.lift[0].weight
+        shared = None if weight is None else (1.0 - self.config.alpha) / weight**2
+        return self.lift[0].scale, self.lift[1].scale, shared
+
+    def _violation(self) -> float:
+        """Return how far the marginals are from what they should be, which relaxed potentials tell."""
+        sides = (
+            (self.config.tau_source, self.a, self.potentials.u, self.source_marginal),
+            (self.config.tau_target, self.b, self.potentials.v, self.target_marginal),
+        )
+        off = []
+        for tau, weights, potential, marginal in sides:
+            wanted = _masses(weights, -potential * (1.0 - tau) / tau)
+            off.append(float(jnp.sum(jnp.abs(marginal - wanted))))
+        return max(off)
+
+    def _parts(self, mass: float) -> tuple[float, float, float]:
+        """Return ``<C, P>`` in units of the scaled cost, ``KL(P | a b')`` and the penalties of relaxed marginals."""
+        epsilon, u, v = self.config.epsilon, self.potentials.u, self.potentials.v
+        sent, received = (np.asarray(one, np.float64) for one in (self.source_marginal, self.target_marginal))
+        costs = _plan.mean_costs(self.geometry, self._row_weights)
+        cost = float(sent @ np.where(sent > 0, costs, 0.0))
+        gained = sum(float(p @ np.where(p > 0, potential, 0.0)) for p, potential in ((sent, u), (received, v)))
+        penalty = 0.0
+        for tau, weights, marginal in (
+            (self.config.tau_source, self.a, sent),
+            (self.config.tau_target, self.b, received),
+        ):
+            if tau < 1.0:
+                divergence = float(kl_div(marginal, np.asarray(weights, np.float64)).sum())
+                penalty += epsilon * tau / (1.0 - tau) * divergence
+        return epsilon * cost, gained - cost - mass + 1.0, penalty
+
+    def _shared_cost(self) -> float | None:
+        """Return what shared features contribute to the cost; ``None`` without them."""
+        between = self.geometry.cost.pairwise
+        if getattr(between, "split", None) is None:
+            return None
+        x, y = (cells[:, between.split :] for cells in (self.geometry.x, self.geometry.y))
+        alone = Geometry(x, y, self.geometry.inverse, lifted_cost(0, between.cost))
+        costs = _plan.mean_costs(self.geometry, self._row_weights, alone)
+        sent = np.asarray(self.source_marginal, np.float64)
+        return self.config.epsilon * float(sent @ np.where(sent > 0, costs, 0.0))
 
     def _objective(self, mass: float) -> float:
         """Return the dual value, which equals the primal one once converged."""
@@ -173,12 +292,7 @@ class PotentialCoupling(Coupling):
         rows = jnp.asarray(jnp.linspace(0, n - 1, min(n, _ENTROPY_CELLS)).round(), jnp.int32)
         drawn = self.conditional(jax.random.key(0), rows, self.config.n_draws)
         sources = jnp.broadcast_to(rows[:, None], drawn.shape)
-        some = dataclasses.replace(
-            self.geometry,
-            x=self.geometry.x[rows],
-            matrix=None if self.geometry.matrix is None else self.geometry.matrix[rows],
-        )
-        log_total = soft_min_rows(some, self._row_weights)[:, None]
+        log_total = soft_min_rows(_some_rows(self.geometry, rows), self._row_weights)[:, None]
         log_p = self._row_weights[drawn] - pair_costs(self.geometry, sources, drawn) - log_total
         # Rounding, at a tiny epsilon, must not spread mass over more cells than there are.
         return float(jnp.clip(jnp.exp(-jnp.mean(log_p)), 1.0, self.geometry.shape[1]))
@@ -189,15 +303,27 @@ def _masses(weights: Float[Array, " n"], log_ratio: Float[Array, " n"]) -> Float
     return jnp.where(weights > 0, weights * jnp.exp(log_ratio), 0.0)
 
 
-@partial(jax.jit, static_argnames=("steps", "batch_size"))
+def _padded(array: Float[Array | np.ndarray, "n ..."], fill: float | None = None) -> Float[Array, "size ..."]:
+    """Return an array with copies of its last entry behind, or with `fill`, up to the next size on the ladder."""
+    width = ((0, padded_size(len(array)) - len(array)), *((0, 0),) * (array.ndim - 1))
+    filled = {"mode": "edge"} if fill is None else {"constant_values": fill}
+    return jax.device_put(np.pad(np.asarray(array), width, **filled))
+
+
+def _damped(tau: float, soft_min: Float[Array, " size"], n: int) -> Float[Array, " n"]:
+    """Return the potential that sums over rows imply, of the first `n` of them."""
+    return jax.device_put(np.float32(-tau) * np.asarray(soft_min)[:n])
+
+
+@jax.jit
+def _some_rows(geometry: Geometry, chosen: Int[Array | np.ndarray, " k"]) -> Geometry:
+    matrix = None if geometry.matrix is None else geometry.matrix[chosen]
+    return dataclasses.replace(geometry, x=geometry.x[chosen], matrix=matrix)
+
+
+@jax.jit
 def _pairs_from_pool(
-    pool: Int[Array, "n k"], cumulative: Float[Array, " n"], key: jax.Array, steps: int, batch_size: int
+    pool: Int[Array, "n k"], source: Int[Array | np.ndarray, "steps batch"], key: jax.Array
 ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"]]:
-    n, k = pool.shape
-    source_key, slot_key = jax.random.split(jax.random.fold_in(key, 0))
-    offsets = jax.random.uniform(source_key, (steps, 1))
-    # Systematic over the batch: each batch spreads over the source cells in proportion to their mass.
-    quantiles = (jnp.arange(batch_size)[None, :] + offsets) / batch_size
-    source = jnp.minimum(jnp.searchsorted(cumulative, quantiles, side="right"), n - 1)
-    slots = jax.random.randint(slot_key, (steps, batch_size), 0, k)
-    return source.astype(jnp.int32), pool[source, slots]
+    slots = jax.random.randint(jax.random.fold_in(key, 2), source.shape, 0, pool.shape[1])
+    return source, pool[source, slots]

@@ -1,41 +1,72 @@
-"""AnnData and MuData in, arrays out: where two populations live, which cells they are, what ties them, who is held out."""
+"""AnnData and MuData in, one value out: where two populations live, their numbers, what ties them, who is held out."""
 
-from scgenot.data._cost_arrays import CostArrays, cost_arrays
+from scgenot.data._columns import category_mask, check_category, has_column, obs_column
 from scgenot.data._links import check_distances, check_shared, count_pairs, known_pairs
-from scgenot.data._places import Data, Place, PopulationSpec, swapped_arguments
-from scgenot.data._populations import (
-    Population,
-    has_column,
-    obs_column,
-    population_rows,
-    read_population,
+from scgenot.data._places import POPULATIONS, Data, Place, PopulationSpec, check_copyable, listed, swapped_arguments
+from scgenot.data._populations import Population, check_population, population_rows, read_population, select_rows
+from scgenot.data._representation import (
+    check_names,
+    dense_rows,
     read_representation,
     representation_names,
     representation_width,
-    select_rows,
 )
 from scgenot.data._split import Split, split_cells
+from scgenot.data._transport import (
+    CostArrays,
+    TransportData,
+    cost_arrays,
+    digest_of,
+    fingerprint,
+    hold_out,
+    joined_rows,
+    names_digest,
+    read_transport,
+    rows_of,
+    swapped,
+    training_pairs,
+    training_weights,
+)
 
 __all__ = [
+    "POPULATIONS",
     "CostArrays",
     "Data",
     "Place",
     "Population",
     "PopulationSpec",
     "Split",
+    "TransportData",
+    "category_mask",
+    "check_category",
+    "check_copyable",
     "check_distances",
+    "check_names",
+    "check_population",
     "check_shared",
     "cost_arrays",
     "count_pairs",
+    "dense_rows",
+    "digest_of",
+    "fingerprint",
     "has_column",
+    "hold_out",
+    "joined_rows",
     "known_pairs",
+    "listed",
+    "names_digest",
     "obs_column",
     "population_rows",
     "read_population",
     "read_representation",
+    "read_transport",
     "representation_names",
     "representation_width",
+    "rows_of",
     "select_rows",
     "split_cells",
+    "swapped",
     "swapped_arguments",
+    "training_pairs",
+    "training_weights",
 ]

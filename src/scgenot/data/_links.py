@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from scgenot._messages import did_you_mean
-from scgenot.data._places import Data, Place, PopulationSpec
-from scgenot.data._populations import Population, listed
+from scgenot.data._places import Data, Place, PopulationSpec, listed
+from scgenot.data._populations import Population
 
 _MOST_PAIRS = 10_000_000
 _BLOCK = 2048
@@ -89,6 +89,8 @@ def distances(
             f"There are: {listed(adata.obsp)}."
         )
     stored = adata.obsp[key]
+    if stored.dtype.kind not in "biuf":
+        raise TypeError(f"`{argument}`={key!r} must hold real numbers, got {stored.dtype}.")
     unique_rows, rows_back = np.unique(rows, return_inverse=True)
     values = stored[unique_rows]
     if sp.issparse(values):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any, TypeAlias
 
 from anndata import AnnData
@@ -12,6 +12,7 @@ from mudata import MuData
 from scgenot._messages import did_you_mean
 
 Data: TypeAlias = AnnData | MuData
+POPULATIONS = ("source", "target")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Place:
         Key of ``obsm`` with features that both populations have, or ``None``.
     weights_key, pairs_key
         Columns of ``obs``, or ``None``.
+    layer
+        Key of ``layers`` that is read where `rep` is ``"X"``, or ``None``.
     """
 
     side: str
@@ -45,6 +48,7 @@ class Place:
     shared_rep: str | None = None
     weights_key: str | None = None
     pairs_key: str | None = None
+    layer: str | None = None
 
     @property
     def label(self) -> str:
@@ -68,12 +72,13 @@ class Place:
             raise TypeError(f"`adata` must be an AnnData or a MuData, got {type(data).__name__}. Read the file first.")
         if self.modality is None:
             raise TypeError(
-                f"this model was set up with an AnnData, got a MuData. Pass one of its modalities: {_listed(data.mod)}."
+                f"this model was set up with an AnnData, got a MuData as `adata`. Pass one of its modalities: "
+                f"{listed(data.mod)}."
             )
         if self.modality not in data.mod:
             raise KeyError(
                 f"`{self.side}_modality`={self.modality!r} is no modality of mdata."
-                f"{did_you_mean(self.modality, data.mod)} There are: {_listed(data.mod)}."
+                f"{did_you_mean(self.modality, data.mod)} There are: {listed(data.mod)}."
             )
         return data.mod[self.modality]
 
@@ -94,7 +99,7 @@ class PopulationSpec:
         """Read the arguments of ``setup_anndata`` or ``setup_mudata``, as they were given or saved."""
         in_one_space = "source_modality" not in arguments
         places = []
-        for side in ("source", "target"):
+        for side in POPULATIONS:
             rep = arguments[f"{side}_rep"]
             places.append(
                 Place(
@@ -107,9 +112,15 @@ class PopulationSpec:
                     shared_rep=arguments.get("shared_rep"),
                     weights_key=arguments.get("weights_key"),
                     pairs_key=arguments.get("pairs_key"),
+                    layer=arguments.get("layer"),
                 )
             )
         return cls(*places)
+
+    @property
+    def places(self) -> tuple[Place, Place]:
+        """Source and target."""
+        return self.source, self.target
 
     @property
     def one_space(self) -> bool:
@@ -130,5 +141,16 @@ def swapped_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: whole.get(partner(name)) for name in whole}
 
 
-def _listed(keys: Any) -> str:
+def check_copyable(data: Data) -> None:
+    """Raise a ``ValueError`` if `data` cannot be copied in memory: ask before the work whose result goes into the copy."""
+    parts = data.mod.values() if isinstance(data, MuData) else [data]
+    if any(getattr(part, "isbacked", False) for part in parts):
+        raise ValueError(
+            "`copy=True` needs data in memory, got an object that is backed by a file. Pass `adata.to_memory()`, or "
+            "leave `copy` False and write the results into this object."
+        )
+
+
+def listed(keys: Iterable[object]) -> str:
+    """Return keys as an enumeration for messages."""
     return ", ".join(repr(str(key)) for key in keys) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 from jaxtyping import Int
@@ -34,9 +35,23 @@ class Split:
 def split_cells(rng: np.random.Generator, source: Population, target: Population, share: float) -> Split:
     """Hold out a share of each population at random; at least two cells are left for training.
 
+    Validation needs cells of both populations: where the share of one of them rounds to none, nothing is held out, and a
+    warning says so.
+
     A pair is known to training only if both partners are. So that few pairs are lost, partners of held-out source cells
     are held out first, then cells without a partner.
     """
+    sizes = {"source": len(source.rows), "target": len(target.rows)}
+    none = [side for side, n in sizes.items() if _held(n, share) == 0]
+    if len(none) == 1:
+        warnings.warn(
+            f"`validation_size`={share:g} holds out none of the {sizes[none[0]]} {none[0]} cells, so nothing is held out "
+            "on either side: training sees all cells and is not validated. Use a larger share.",
+            UserWarning,
+            stacklevel=3,
+        )
+    if none:
+        return Split(np.arange(sizes["source"]), np.arange(0), np.arange(sizes["target"]), np.arange(0))
     source_train, source_held = _split(rng, len(source.rows), share)
     priority = np.zeros(len(target.rows), int)
     if source.pair_names is not None:
@@ -48,10 +63,14 @@ def split_cells(rng: np.random.Generator, source: Population, target: Population
     return Split(source_train, source_held, target_train, target_held)
 
 
+def _held(n: int, share: float) -> int:
+    return max(0, min(int(round(share * n)), n - _FEWEST_TRAINING))
+
+
 def _split(
     rng: np.random.Generator, n: int, share: float, priority: Int[np.ndarray, " n"] | None = None
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    held = min(int(round(share * n)), n - _FEWEST_TRAINING)
+    held = _held(n, share)
     order = rng.permutation(n)
     if priority is not None:
         order = order[np.argsort(priority[order], kind="stable")]

@@ -1,7 +1,8 @@
 """The model class over AnnData and MuData."""
 
+from scgenot.model._base import TransportModel
 from scgenot.model._genot import GENOT
 from scgenot.model._labels import label_entropy
 from scgenot.model._queries import Summary
 
-__all__ = ["GENOT", "Summary", "label_entropy"]
+__all__ = ["GENOT", "Summary", "TransportModel", "label_entropy"]

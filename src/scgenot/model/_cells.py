@@ -1,104 +1,130 @@
-"""Which cells a question to a model is about, and what the model is about."""
+"""Which cells a question to a model is about, and how they are sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from scgenot.data import Data, PopulationSpec, read_representation, select_rows
-from scgenot.methods import GENOTSolver
-from scgenot.model._problem import cost_name
+from scgenot._messages import check_count
+from scgenot._rng import RNG, as_key
+from scgenot.data import Data, check_names, read_representation, select_rows
+from scgenot.flow import ODEConfig
+
+if TYPE_CHECKING:
+    from scgenot.model._base import TransportModel
 
 
-class CellsMixin:
-    """Where the cells of a model are."""
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn: what the arguments of all getters that draw some say together.
 
-    _solver: GENOTSolver
-    _spec: PopulationSpec
+    Attributes
+    ----------
+    n_samples
+        Samples a cell.
+    batch_size
+        Cells at once, or ``None``.
+    rng
+        A key, made from a seed or generator once, so that all that is drawn with one value is drawn alike.
+    ode
+        How the flow's equation is solved, or ``None``.
+    """
 
-    def describe(self) -> dict[str, str | float | int]:
-        """Return what the model maps and how, in plain values that an AnnData can store."""
-        source, target, config = self._spec.source, self._spec.target, self._coupling_config.resolved(self._problem)
-        known = {
-            "population_key": source.population_key,
-            "source": str(source.modality if source.category is None else source.category),
-            "target": str(target.modality if target.category is None else target.category),
-            "source_modality": source.modality,
-            "target_modality": target.modality,
-            "source_rep": source.rep,
-            "target_rep": target.rep,
-            "weights_key": source.weights_key,
-            "shared_rep": source.shared_rep if self._problem == "fused" else None,
-            "pairs_key": source.pairs_key if self._problem == "fused" else None,
-            "problem": self._problem,
-            "coupling": self._coupling_kind,
-            "cost": cost_name(config.cost),
-            "alpha": float(config.alpha) if self._problem == "fused" else None,
-            "epsilon": float(config.epsilon),
-            "tau_source": float(config.tau_source),
-            "tau_target": float(config.tau_target),
-        }
-        return {name: value for name, value in known.items() if value is not None}
+    n_samples: int = 30
+    batch_size: int | None = None
+    rng: RNG = 0
+    ode: ODEConfig | None = None
 
-    def population_of(self, side: Literal["source", "target"]) -> tuple[Hashable | None, Hashable | None]:
-        """Return the column of ``obs`` and its category that tell a population from other cells; ``None`` if all belong."""
-        place = getattr(self._spec, side)
-        return place.population_key, place.category
+    def __post_init__(self) -> None:
+        """Check the values where they are given."""
+        check_count("n_samples", self.n_samples)
+        object.__setattr__(self, "n_samples", int(self.n_samples))
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
+            object.__setattr__(self, "batch_size", int(self.batch_size))
+        if not isinstance(self.ode, ODEConfig | None):
+            raise TypeError(f"`ode` must be a scgenot.flow.ODEConfig or None, got {type(self.ode).__name__}.")
+        object.__setattr__(self, "rng", as_key(self.rng))
 
-    def source_adata(self, adata: Data | None = None) -> AnnData:
-        """Return the AnnData that source cells are read from: `adata` (by default the model's data), or its modality."""
-        return self._spec.source.cells(self._some_data(adata))
 
-    def source_rows(
-        self, adata: Data | None = None, *, indices: Sequence[int] | np.ndarray | None = None
-    ) -> Int[np.ndarray, " n"]:
-        """Return the rows of :meth:`source_adata` that results of :meth:`sample` belong to, in their order."""
-        return select_rows(self._some_data(adata), self._spec.source, indices)
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Cells that a question is about.
 
-    def _some_data(self, adata: Data | None) -> Data:
-        if adata is None:
-            adata = self.adata
-        if adata is None:
-            raise ValueError("this model was loaded without data. Pass `adata` with the cells that you want to map.")
-        return adata
+    Attributes
+    ----------
+    adata
+        The AnnData that holds them.
+    rows
+        Their rows in it, in the order of the answer.
+    values
+        Their representation.
+    """
 
-    def _source_cells(self, adata: Data | None, indices: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and representation of the source cells that are asked for."""
-        return self._cells_of("source", adata, indices)
+    adata: AnnData
+    rows: Int[np.ndarray, " n"]
+    values: Float[np.ndarray, "n d"]
 
-    def _cells_of(self, population: str, adata: Data | None, indices: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and representation of the cells that are asked for, seen as cells of a population."""
-        self._check_if_trained(
-            warn=False, message="this model is not trained: it has nothing to sample from. Call `model.train()` first."
+    @property
+    def names(self) -> pd.Index:
+        """Their names."""
+        return self.adata.obs_names[self.rows]
+
+    @property
+    def sample_ids(self) -> Int[np.ndarray, " n"]:
+        """Numbers that tie samples to cells: the row, and another number each further time that a cell is asked for."""
+        times = pd.Series(self.rows).groupby(self.rows).cumcount().to_numpy()
+        return self.rows + times * self.adata.n_obs
+
+
+def check_is_trained(model: TransportModel) -> None:
+    """Raise a ``RuntimeError`` unless the model is trained."""
+    model._check_if_trained(
+        warn=False, message="this model is not trained: it has nothing to sample from. Call `model.train()` first."
+    )
+
+
+def some_data(model: TransportModel, adata: Data | None) -> Data:
+    """Return `adata`, or the model's own data."""
+    if adata is None:
+        adata = model.adata
+    if adata is None:
+        raise ValueError("this model was loaded without data. Pass `adata` with the cells that you want to map.")
+    return adata
+
+
+def cells_of(model: TransportModel, side: str, adata: Data | None, indices: Any) -> Cells:
+    """Return the cells that are asked for, seen as cells of a population."""
+    check_is_trained(model)
+    data, place = some_data(model, adata), getattr(model._spec, side)
+    width = getattr(model._method, f"{side}_dim")
+    held_by = place.cells(data)
+    rows = select_rows(data, place, indices)
+    if len(rows) == 0:
+        raise ValueError(
+            f"no cells to map: {place.name_of('obs')}[{place.population_key!r}] has no cell {place.category!r}. "
+            "Name the cells with `indices`."
         )
-        data, place = self._some_data(adata), getattr(self._spec, population)
-        width = getattr(self._solver, f"{population}_dim")
-        adata = place.cells(data)
-        rows = select_rows(data, place, indices)
-        if len(rows) == 0:
-            raise ValueError(
-                f"no cells to map: {place.name_of('obs')}[{place.population_key!r}] has no cell {place.category!r}. "
-                "Name the cells with `indices`."
-            )
-        cells = read_representation(adata, place.rep, rows, f"{population}_rep", place)
-        if cells.shape[1] != width:
-            raise ValueError(
-                f"the model was trained with {width} features in {place.rep!r}, this adata has "
-                f"{cells.shape[1]}. Compute the representation as for the training data, on the same features."
-            )
-        if place.rep == "X" and population == "source":
-            self._check_var_names(adata)
-        return rows, cells
+    values = read_representation(held_by, place.rep, rows, f"{side}_rep", place)
+    if values.shape[1] != width:
+        raise ValueError(
+            f"the model was trained with {width} features in {place.rep!r}, this adata has "
+            f"{values.shape[1]}. Compute the representation as for the training data, on the same features, and pass that "
+            "`adata`."
+        )
+    check_names(held_by, place, model._feature_names[side])
+    return Cells(held_by, rows, values)
 
-    def _check_var_names(self, adata: AnnData) -> None:
-        expected = self.var_names
-        if expected is not None and list(adata.var_names) != expected:
-            missing = [name for name in expected if name not in adata.var_names]
-            raise ValueError(
-                f"adata.var_names are not those of training, in order ({len(missing)} are missing). "
-                "Use `adata[:, model.var_names].copy()`."
-            )
+
+def sample_blocks(model: TransportModel, cells: Cells, sampling: Sampling) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield samples of a run of consecutive cells at a time."""
+    rows = None if sampling.batch_size is None else sampling.batch_size * sampling.n_samples
+    return model._method.sample_blocks(
+        sampling.rng, cells.values, sampling.n_samples, ode=sampling.ode, cell_ids=cells.sample_ids, rows=rows
+    )

@@ -1,41 +1,17 @@
-"""The model class: GENOT over AnnData, in the manner of scvi-tools."""
+"""GENOT over AnnData and MuData."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-import jax
-
-from scgenot._messages import one_of
-from scgenot.coupling import CouplingConfig, available_couplings
-from scgenot.data import Data, PopulationSpec, representation_names
-from scgenot.flow import FlowConfig, TargetRegions
+from scgenot.data import Data
+from scgenot.flow import FlowConfig
 from scgenot.methods import GENOTSolver
-from scgenot.model._cells import CellsMixin
-from scgenot.model._growth import GrowthMixin
-from scgenot.model._labels import LabelsMixin
-from scgenot.model._problem import check_widths, choose_problem, cost_name, with_given_costs, with_options
-from scgenot.model._queries import QueriesMixin
-from scgenot.model._reverse import ReverseMixin
-from scgenot.model._scvi import BaseModelClass
-from scgenot.model._setup import SetupMixin
-from scgenot.model._training import TrainingMixin
-from scgenot.model.saving import PersistenceMixin
+from scgenot.model._base import TransportModel
 
 
-class GENOT(
-    SetupMixin,
-    TrainingMixin,
-    ReverseMixin,
-    LabelsMixin,
-    GrowthMixin,
-    QueriesMixin,
-    CellsMixin,
-    PersistenceMixin,
-    BaseModelClass,
-):
+class GENOT(TransportModel):
     """Generative entropic neural optimal transport between two populations of cells.
 
     For each source cell the model learns the distribution of target cells that the entropic optimal transport plan
@@ -85,6 +61,9 @@ class GENOT(
     >>> scgenot.tl.transport(adata, model)  # doctest: +SKIP
     """
 
+    method_class = GENOTSolver
+    _config_argument = "flow_config"
+
     def __init__(
         self,
         adata: Data | None = None,
@@ -100,92 +79,9 @@ class GENOT(
         registry: dict | None = None,
         **coupling_options: Any,
     ) -> None:
-        super().__init__(adata, registry)
-        self._spec = PopulationSpec.from_arguments(self.registry_["setup_args"])
-        self._problem = choose_problem(problem, self._spec)
-        chosen = {"epsilon": epsilon, "tau_source": tau_source, "tau_target": tau_target, "alpha": alpha}
-        chosen["cost"] = with_given_costs(cost, self._problem, self._spec)
-        self._coupling_config = with_options(CouplingConfig(), chosen | coupling_options, "GENOT")
-        if coupling not in available_couplings(self._problem):
-            raise ValueError(one_of("coupling", coupling, available_couplings(self._problem)))
-        self._coupling_kind = coupling
-        stats = self.summary_stats
-        self._solver = GENOTSolver(stats.n_source_features, stats.n_target_features, flow_config or FlowConfig())
-        check_widths(self._problem, self._spec, self._solver.source_dim, self._solver.target_dim)
-        self._feature_names = {
-            place.side: None if adata is None else representation_names(place.cells(adata), place.rep)
-            for place in (self._spec.source, self._spec.target)
-        }
-        self._coupling_diagnostics: list[dict[str, Any]] = []
-        self.coupling_, self._split = None, None
-        # Target cells that uncertainty is measured by, and their regions, which are made when they are asked for.
-        self._reference: np.ndarray | None = None
-        self._regions: TargetRegions | None = None
-        self.steps_, self.stopped_ = 0, None
-        self.init_params_ = self._get_init_params(locals())
+        options = {"tau_source": tau_source, "tau_target": tau_target, "alpha": alpha, "coupling": coupling}
+        options |= {"problem": problem, "cost": cost, "epsilon": epsilon} | coupling_options
+        super().__init__(adata, method_config=flow_config, registry=registry, **options)
 
-    @property
-    def var_names(self) -> list[str] | None:
-        """Genes of the source representation where it is ``X``, in order; otherwise ``None``."""
-        return self._feature_names["source"] if self._spec.source.rep == "X" else None
-
-    @property
-    def target_var_names(self) -> list[str] | None:
-        """Names of the features of the target space, where they have any: ``X``, or a data frame in ``obsm``."""
-        return self._feature_names["target"]
-
-    @property
-    def device(self) -> str:
-        """Device that holds the weights, such as ``"cpu:0"``."""
-        weights = self._solver.weights
-        device = next(iter(weights.target_units.mean.devices())) if weights is not None else jax.devices()[0]
-        return f"{device.platform}:{device.id}"
-
-    def to_device(self, device: str | int | jax.Device) -> None:
-        """Move the weights.
-
-        Parameters
-        ----------
-        device
-            ``"cpu"``, ``"gpu"``, ``"gpu:1"``, the number of a device among ``jax.devices()``, or a JAX device.
-
-        Raises
-        ------
-        ValueError
-            If there is no such device; the message lists those there are.
-        """
-        if self._solver.weights is not None:
-            moved = jax.device_put(self._solver.weights, _device(device))
-            self._solver = dataclasses.replace(self._solver, weights=moved)
-
-    def __repr__(self) -> str:
-        """Describe data, problem and state in a few lines."""
-        source, target, stats = self._spec.source, self._spec.target, self.summary_stats
-        config = self._coupling_config.resolved(self._problem)
-        state = f"trained, {self.steps_} steps ({self.stopped_})" if self.is_trained_ else "not trained"
-        told_by = "" if source.population_key is None else f", by obs[{source.population_key!r}]"
-        reps = source.rep if self._spec.one_space else f"{source.rep} -> {target.rep}"
-        alpha = f", alpha {config.alpha:g}" if self._problem == "fused" else ""
-        return (
-            f"GENOT model: {source.label} ({stats.n_source_cells} cells) -> {target.label} ({stats.n_target_cells} "
-            f"cells){told_by}\n"
-            f"  representation: {reps} ({self._solver.source_dim} -> {self._solver.target_dim} features)\n"
-            f"  problem: {self._problem}, {self._coupling_kind} coupling, cost {cost_name(config.cost)}{alpha}, epsilon "
-            f"{config.epsilon:g}, tau {config.tau_source:g} / {config.tau_target:g}\n"
-            f"  velocity field: hidden layers {self._solver.config.hidden}\n"
-            f"  status: {state}"
-        )
-
-
-def _device(device: str | int | jax.Device) -> jax.Device:
-    if isinstance(device, jax.Device):
-        return device
-    there = jax.devices() + (jax.devices("cpu") if jax.default_backend() != "cpu" else [])
-    if isinstance(device, int) and not isinstance(device, bool) and 0 <= device < len(jax.devices()):
-        return jax.devices()[device]
-    platform, _, number = str(device).partition(":")
-    platforms = {"cuda": "gpu"}.get(platform, platform)
-    for candidate in there:
-        if candidate.platform == platforms and candidate.id == int(number or candidate.id):
-            return candidate
-    raise ValueError(one_of("device", device, [f"{one.platform}:{one.id}" for one in there]))
+    def _method_line(self) -> str:
+        return f"velocity field: hidden layers {self._method.config.hidden}"

@@ -3,61 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from scgenot._messages import one_of
-from scgenot.data import Data
-from scgenot.methods import GENOTSolver
+from scgenot.data import POPULATIONS, Data, digest_of, read_representation
+from scgenot.model._cells import Cells, cells_of
 
-_POPULATIONS = ("source", "target")
+if TYPE_CHECKING:
+    from scgenot.model._base import TransportModel
 
 
-class GrowthMixin:
-    """``get_growth``."""
+def get_growth(
+    model: TransportModel,
+    adata: Data | None = None,
+    *,
+    indices: Sequence[int] | np.ndarray | None = None,
+    population: Literal["source", "target"] = "source",
+) -> Float[np.ndarray, " n"]:
+    """Return how much mass cells send, or get, per unit of their prior mass.
 
-    _solver: GENOTSolver
+    Of a cell of the source population this is eta(x) of Klein et al. 2024 (section 3), of the target population xi(y).
+    Between two days it reads as growth, between two assays as having a counterpart. For cells that the model was trained on,
+    it is the plan's own; for others, what the rescaling functions learned from these.
 
-    def get_growth(
-        self,
-        adata: Data | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        population: Literal["source", "target"] = "source",
-    ) -> Float[np.ndarray, " n"]:
-        """Return how much mass cells send, or get, per unit of their prior mass: the learned rescaling functions.
+    Parameters
+    ----------
+    adata
+        As in :meth:`sample`.
+    indices
+        Which cells; by default those of the population, in their order.
+    population
+        Whose cells they are.
 
-        Of a cell of the source population this is eta(x) of Klein et al. 2024 (section 3), of the target population xi(y).
-        Between two days it reads as growth, between two assays as having a counterpart.
+    Returns
+    -------
+    Positive numbers, one a cell. 1 is kept, near 0 has no counterpart; all 1 where the tau of this population is 1.
+    Their mean over training cells is the mass of the plan, not 1.
 
-        Parameters
-        ----------
-        adata
-            As in :meth:`sample`.
-        indices
-            Which cells; by default those of the population, in their order.
-        population
-            Whose cells they are.
+    Raises
+    ------
+    RuntimeError
+        If the model is not trained.
+    KeyError, ValueError
+        As :meth:`sample`; also for a minibatch coupling with this tau below 1, which does not tell growth.
+    """
+    _check_population(population)
+    cells = cells_of(model, population, adata, indices)
+    growth = model._method.growth(cells.values, population)
+    known = _of_training_cells(model, cells, population)
+    return growth if known is None else np.where(np.isnan(known), growth, known)
 
-        Returns
-        -------
-        Positive numbers, one a cell. 1 is kept, near 0 has no counterpart; all 1 where the tau of this population is 1.
-        Their mean over training cells is the mass of the plan, not 1.
 
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        KeyError, ValueError
-            As :meth:`sample`; also for a minibatch coupling with this tau below 1, which does not tell growth.
-        """
-        if population not in _POPULATIONS:
-            raise ValueError(one_of("population", population, _POPULATIONS))
-        _, cells = self._cells_of(population, adata, indices)
-        return self._solver.growth(cells, population)
+def knows_growth(model: TransportModel, population: Literal["source", "target"] = "source") -> bool:
+    """Return whether :meth:`get_growth` has an answer."""
+    _check_population(population)
+    return model._method.marginal_kinds[POPULATIONS.index(population)] != "unknown"
 
-    def knows_growth(self, population: Literal["source", "target"] = "source") -> bool:
-        """Return whether :meth:`get_growth` has an answer."""
-        return self._solver.marginal_kinds[_POPULATIONS.index(population)] != "unknown"
+
+def _of_training_cells(model: TransportModel, cells: Cells, population: str) -> Float[np.ndarray, " n"] | None:
+    """Return the plan's own growth of cells, NaN for those that did not train; ``None`` if it is not known of any.
+
+    It is known of the model's own data, as long as the training cells have the features that they were trained with.
+    """
+    place = getattr(model._spec, population)
+    if model._training is None or model.adata is None or cells.adata is not place.cells(model.adata):
+        return None
+    learned = model._method.training_growth(population)
+    side = POPULATIONS.index(population)
+    rows = model._training.train_rows[side]
+    if learned is None or len(learned) != len(rows):
+        return None
+    values = read_representation(cells.adata, place.rep, rows, f"{population}_rep", place)
+    if digest_of(values) != model._training.digests[side]:
+        return None
+    everywhere = np.full(cells.adata.n_obs, np.nan, np.float32)
+    everywhere[rows] = learned
+    return everywhere[cells.rows]
+
+
+def _check_population(population: str) -> None:
+    if population not in POPULATIONS:
+        raise ValueError(one_of("population", population, POPULATIONS))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
+import numpy as np
+
 from scgenot._messages import did_you_mean, one_of
 from scgenot.costs import Cost, resolve_cost
 from scgenot.coupling import CouplingConfig
@@ -22,6 +24,19 @@ def with_options(config: Config, options: dict[str, Any], caller: str) -> Config
         if name not in known:
             raise TypeError(f"{caller}() has no argument {name!r}.{did_you_mean(name, known)}")
     return dataclasses.replace(config, **options)
+
+
+def coupling_config(problem: str, spec: PopulationSpec, options: dict[str, Any], caller: str) -> CouplingConfig:
+    """Return how a model couples, from the options that its user chose: the one place where these are read."""
+    chosen = options | {"cost": with_given_costs(options.get("cost"), problem, spec)}
+    if not isinstance(chosen.get("alpha", 0.5), int | float | np.number) or isinstance(chosen.get("alpha"), bool):
+        raise ValueError(f"`alpha` must lie in (0, 1), got {chosen['alpha']!r}.")
+    return with_options(CouplingConfig(), chosen, caller)
+
+
+def coupling_options(config: CouplingConfig) -> dict[str, Any]:
+    """Return the options that :func:`coupling_config` makes the same config of."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 def choose_problem(problem: str, spec: PopulationSpec) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import rich.pretty
 import rich.table
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
+from scvi.data._utils import _assign_adata_uuid
 from scvi.data.fields import BaseAnnDataField
 from scvi.model.base import BaseModelClass
 
@@ -14,13 +15,14 @@ from scgenot.data import (
     Data,
     PopulationSpec,
     check_distances,
+    check_population,
     check_shared,
     count_pairs,
     population_rows,
     read_population,
 )
 
-__all__ = ["AnnDataManager", "BaseModelClass", "make_current", "manager_for"]
+__all__ = ["AnnDataManager", "BaseModelClass", "make_current", "manager_for", "register", "show_setup_arguments"]
 
 
 def manager_for(spec: PopulationSpec, arguments: dict[str, Any]) -> AnnDataManager:
@@ -37,6 +39,24 @@ def make_current(model: BaseModelClass) -> None:
     """Make a model's own setup the one that new models on its data get."""
     type(model).register_manager(model.adata_manager)
     model.adata_manager._assign_most_recent_manager_uuid()
+
+
+def register(model: BaseModelClass, manager: AnnDataManager, data: Data, *, for_new_models: bool) -> None:
+    """Register a manager with data, and with a model; and with its class, if new models on the data are to get it."""
+    known = type(model)._setup_adata_manager_store.get(data.uns.get("_scvi_uuid"))
+    manager.register_fields(data)
+    if known is not None and known.adata is not data:
+        # A copy has the number of its original, which another manager goes by.
+        _assign_adata_uuid(data, overwrite=True)
+        manager._registry["_scvi_uuid"] = data.uns["_scvi_uuid"]
+    model._register_manager_for_instance(manager)
+    if for_new_models:
+        type(model).register_manager(manager)
+
+
+def show_setup_arguments(registry: dict[str, Any]) -> None:
+    """Print the arguments of setup that a registry holds."""
+    AnnDataManager.view_setup_method_args(registry)
 
 
 class _ReadOnlyField(BaseAnnDataField):
@@ -100,8 +120,8 @@ class PopulationField(_ReadOnlyField):
 
     def state(self, adata: Data) -> dict[str, Any]:
         spec = self.spec
-        labels = {place.side: place.category if place.modality is None else place.label for place in _places(spec)}
-        return labels | {f"n_{place.side}_cells": len(population_rows(adata, place)) for place in _places(spec)}
+        labels = {place.side: place.category if place.modality is None else place.label for place in spec.places}
+        return labels | {f"n_{place.side}_cells": len(population_rows(adata, place)) for place in spec.places}
 
 
 class RepresentationField(_ReadOnlyField):
@@ -114,10 +134,10 @@ class RepresentationField(_ReadOnlyField):
 
     def state(self, adata: Data) -> dict[str, Any]:
         place = self.place
-        found = read_population(adata, place)
+        rows, width = check_population(adata, place)
         if place.distances is not None:
-            check_distances(adata, place, found.rows)
-        return {"representation": place.rep, f"n_{place.side}_features": found.cells.shape[1]}
+            check_distances(adata, place, rows)
+        return {"representation": place.rep, f"n_{place.side}_features": width}
 
 
 class LinkField(_ReadOnlyField):
@@ -130,11 +150,7 @@ class LinkField(_ReadOnlyField):
 
     def state(self, adata: Data) -> dict[str, Any]:
         spec = self.spec
-        source, target = (read_population(adata, place) for place in _places(spec))
+        source, target = (read_population(adata, place) for place in spec.places)
         if spec.source.shared_rep is not None:
             return {"shared representation": self.attr_key, "n_shared_features": check_shared(source, target, spec)}
         return {"pairs": self.attr_key, "n_known_pairs": count_pairs(source, target, spec)}
-
-
-def _places(spec: PopulationSpec):
-    return spec.source, spec.target

@@ -1,172 +1,295 @@
-"""Saying where the two populations lie: in an AnnData, or in the modalities of a MuData."""
+"""Saying where the two populations lie: in an AnnData, or in the modalities of a MuData; and giving a model other data."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 from mudata import MuData
 
-from scgenot.data import Data, PopulationSpec
-from scgenot.model._scvi import manager_for
+from scgenot._messages import did_you_mean
+from scgenot.data import (
+    Data,
+    Place,
+    PopulationSpec,
+    check_category,
+    check_names,
+    has_column,
+    population_rows,
+    representation_width,
+)
+from scgenot.model._cells import cells_of
+from scgenot.model._scvi import manager_for, register
+
+if TYPE_CHECKING:
+    from scgenot.model._base import TransportModel
+
+SETUP_METHODS = ("setup_anndata", "setup_mudata")
 
 
-class SetupMixin:
-    """``setup_anndata`` and ``setup_mudata``."""
+def setup_anndata(
+    cls: type[TransportModel],
+    adata: AnnData,
+    *,
+    population_key: str,
+    source: Hashable,
+    target: Hashable,
+    source_rep: str = "X_pca",
+    target_rep: str | None = None,
+    shared_rep: str | None = None,
+    weights_key: str | None = None,
+    pairs_key: str | None = None,
+    source_distances: str | None = None,
+    target_distances: str | None = None,
+    layer: str | None = None,
+    **kwargs: Any,
+) -> None:
+    """Say where the two populations lie in an AnnData. Only ``adata.uns`` gets two identifiers of scvi-tools.
 
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        *,
-        population_key: str,
-        source: Hashable,
-        target: Hashable,
-        source_rep: str = "X_pca",
-        target_rep: str | None = None,
-        shared_rep: str | None = None,
-        weights_key: str | None = None,
-        pairs_key: str | None = None,
-        source_distances: str | None = None,
-        target_distances: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Say where the two populations lie in an AnnData. Only ``adata.uns`` gets two identifiers of scvi-tools.
+    Each population is read in its own rows only: other rows of its representation may hold NaN.
 
-        Each population is read in its own rows only: other rows of its representation may hold NaN.
+    Parameters
+    ----------
+    adata
+        Both populations. Not a view.
+    population_key
+        Column of ``adata.obs`` that tells populations apart.
+    source, target
+        Its two categories: from where and to where.
+    source_rep
+        Key of ``adata.obsm``, or ``"X"``: the representation of source cells.
+    target_rep
+        The same for target cells; ``None`` if both lie in one space.
+    shared_rep
+        Key of ``adata.obsm`` with features that both populations have: the problem is fused then.
+    weights_key
+        Column of ``adata.obs`` with prior weights of the cells (growth, sampling); uniform if ``None``.
+    pairs_key
+        Column of ``adata.obs`` that names known partners: a source and a target cell with the same value are one
+        pair; a missing value says nothing. The problem is fused then. Instead of `shared_rep`.
+    source_distances, target_distances
+        Keys of ``adata.obsp`` with precomputed costs within the source and the target population, used in place of
+        `cost` (which may differ from distances in the representations that are mapped). In a linear problem the
+        one matrix of `source_distances` holds the costs between source and target cells.
+    layer
+        Key of ``adata.layers`` that is read in place of ``X`` where a representation is ``"X"``.
 
-        Parameters
-        ----------
-        adata
-            Both populations. Not a view.
-        population_key
-            Column of ``adata.obs`` that tells populations apart.
-        source, target
-            Its two categories: from where and to where.
-        source_rep
-            Key of ``adata.obsm``, or ``"X"``: the representation of source cells.
-        target_rep
-            The same for target cells; ``None`` if both lie in one space.
-        shared_rep
-            Key of ``adata.obsm`` with features that both populations have: the problem is fused then.
-        weights_key
-            Column of ``adata.obs`` with prior weights of the cells (growth, sampling); uniform if ``None``.
-        pairs_key
-            Column of ``adata.obs`` that names known partners: a source and a target cell with the same value are one
-            pair; a missing value says nothing. The problem is fused then. Instead of `shared_rep`.
-        source_distances, target_distances
-            Keys of ``adata.obsp`` with precomputed costs within the source and the target population, used in place of
-            `cost` (which may differ from distances in the representations that are mapped). In a linear problem the
-            one matrix of `source_distances` holds the costs between source and target cells.
+    Raises
+    ------
+    KeyError
+        If a key is missing.
+    ValueError
+        If `adata` is a view, a category is absent or has fewer than two cells, values are not finite, weights
+        are negative or all zero, no partners are found, or `shared_rep` and `pairs_key` are both given.
+    TypeError
+        If a category is several, or of a kind that cannot be saved.
+    """
+    arguments = dict(locals())
+    del arguments["kwargs"], arguments["cls"]
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"`adata` must be an AnnData, got {type(adata).__name__}. A MuData has `setup_mudata`.")
+    if adata.is_view:
+        raise ValueError("`adata` is a view of another AnnData. Call `adata = adata.copy()` first.")
+    check_category("source", source)
+    check_category("target", target)
+    if source == target:
+        raise ValueError(f"`source` and `target` must be two categories, got {source!r} for both.")
+    if layer is not None and "X" not in (source_rep, target_rep):
+        raise ValueError(
+            f"`layer`={layer!r} takes the place of X, which is no representation here, got `source_rep`={source_rep!r}. "
+            "Give source_rep='X', or leave `layer` out."
+        )
+    _set_up(cls, adata, arguments, kwargs, "setup_anndata")
 
-        Raises
-        ------
-        KeyError
-            If a key is missing.
-        ValueError
-            If `adata` is a view, a category is absent or has fewer than two cells, values are not finite, weights
-            are negative or all zero, no partners are found, or `shared_rep` and `pairs_key` are both given.
-        """
-        arguments = dict(locals())
-        del arguments["kwargs"], arguments["cls"]
-        if not isinstance(adata, AnnData):
-            raise TypeError(f"`adata` must be an AnnData, got {type(adata).__name__}. A MuData has `setup_mudata`.")
-        if adata.is_view:
-            raise ValueError("`adata` is a view of another AnnData. Call `adata = adata.copy()` first.")
-        if source == target:
-            raise ValueError(f"`source` and `target` must be two categories, got {source!r} for both.")
-        cls._set_up(adata, arguments, kwargs, "setup_anndata")
 
-    @classmethod
-    def setup_mudata(
-        cls,
-        mdata: MuData,
-        *,
-        source_modality: str,
-        target_modality: str,
-        source_rep: str = "X_pca",
-        target_rep: str = "X_pca",
-        shared_rep: str | None = None,
-        weights_key: str | None = None,
-        pairs_key: str | None = None,
-        source_distances: str | None = None,
-        target_distances: str | None = None,
-        population_key: str | None = None,
-        source: Hashable | None = None,
-        target: Hashable | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Say which modalities of a MuData are mapped. Only ``mdata.uns`` gets two identifiers of scvi-tools.
+def setup_mudata(
+    cls: type[TransportModel],
+    mdata: MuData,
+    *,
+    source_modality: str,
+    target_modality: str,
+    source_rep: str = "X_pca",
+    target_rep: str = "X_pca",
+    shared_rep: str | None = None,
+    weights_key: str | None = None,
+    pairs_key: str | None = None,
+    source_distances: str | None = None,
+    target_distances: str | None = None,
+    population_key: str | None = None,
+    source: Hashable | None = None,
+    target: Hashable | None = None,
+    **kwargs: Any,
+) -> None:
+    """Say which modalities of a MuData are mapped. Only ``mdata.uns`` gets two identifiers of scvi-tools.
 
-        Cells are taken as unpaired, even where both modalities have them under one name; give `pairs_key` to say which
-        pairs are known.
+    Cells are taken as unpaired, even where both modalities have them under one name; give `pairs_key` to say which
+    pairs are known.
 
-        Parameters
-        ----------
-        mdata
-            Both modalities. Neither it nor they are views.
-        source_modality, target_modality
-            Keys of ``mdata.mod``: from where and to where.
-        source_rep, target_rep
-            Keys of ``obsm`` of these modalities, or ``"X"``. The same key in two modalities is not one space.
-        shared_rep
-            Key of ``obsm`` of both modalities with features that both have: the problem is fused then.
-        weights_key
-            Column of ``obs`` with prior weights of the cells; uniform if ``None``. Columns are looked for in the
-            modality, then in ``mdata.obs``.
-        pairs_key
-            Column of ``obs`` that names known partners: a source and a target cell with the same value are one pair; a
-            missing value says nothing. The problem is fused then. Instead of `shared_rep`.
-        source_distances, target_distances
-            Keys of ``obsp`` of the two modalities with precomputed costs within them, used in place of `cost`.
-        population_key, source, target
-            Column of ``obs``, and its categories, to take only some cells of each modality; all if ``None``.
+    Parameters
+    ----------
+    mdata
+        Both modalities. Neither it nor they are views.
+    source_modality, target_modality
+        Keys of ``mdata.mod``: from where and to where.
+    source_rep, target_rep
+        Keys of ``obsm`` of these modalities, or ``"X"``. The same key in two modalities is not one space.
+    shared_rep
+        Key of ``obsm`` of both modalities with features that both have: the problem is fused then.
+    weights_key
+        Column of ``obs`` with prior weights of the cells; uniform if ``None``. Columns are looked for in the
+        modality, then in ``mdata.obs``.
+    pairs_key
+        Column of ``obs`` that names known partners: a source and a target cell with the same value are one pair; a
+        missing value says nothing. The problem is fused then. Instead of `shared_rep`.
+    source_distances, target_distances
+        Keys of ``obsp`` of the two modalities with precomputed costs within them, used in place of `cost`.
+    population_key, source, target
+        Column of ``obs``, and its categories, to take only some cells of each modality; all if ``None``.
 
-        Raises
-        ------
-        KeyError
-            If a modality or a key is missing; the message names the closest.
-        ValueError
-            As :meth:`setup_anndata`.
-        """
-        arguments = dict(locals())
-        del arguments["kwargs"], arguments["cls"]
-        if not isinstance(mdata, MuData):
-            raise TypeError(f"`mdata` must be a MuData, got {type(mdata).__name__}. An AnnData has `setup_anndata`.")
-        if mdata.is_view:
-            raise ValueError("`mdata` is a view of another MuData. Call `mdata = mdata.copy()` first.")
-        if (population_key is None) != (source is None) or (source is None) != (target is None):
+    Raises
+    ------
+    KeyError
+        If a modality or a key is missing; the message names the closest.
+    ValueError, TypeError
+        As :meth:`setup_anndata`.
+    """
+    arguments = dict(locals())
+    del arguments["kwargs"], arguments["cls"]
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"`mdata` must be a MuData, got {type(mdata).__name__}. An AnnData has `setup_anndata`.")
+    if (population_key is None) != (source is None) or (source is None) != (target is None):
+        raise ValueError(
+            "`population_key`, `source` and `target` go together, got "
+            f"{population_key!r}, {source!r} and {target!r}. Give all three, or none to take all cells."
+        )
+    if population_key is not None:
+        check_category("source", source)
+        check_category("target", target)
+    if (source_modality, source) == (target_modality, target):
+        raise ValueError(
+            f"`source_modality` and `target_modality` must be two modalities, got {source_modality!r} for both. "
+            "Within one modality, tell populations apart with `population_key`, `source` and `target`."
+        )
+    refuse_views(mdata, PopulationSpec.from_arguments(arguments))
+    _set_up(cls, mdata, arguments, kwargs, "setup_mudata")
+
+
+def _set_up(
+    cls: type[TransportModel], data: Data, arguments: dict[str, Any], kwargs: dict[str, Any], method: str
+) -> None:
+    source_registry = kwargs.pop("source_registry", None)
+    if kwargs:
+        name = next(iter(kwargs))
+        known = inspect.signature(getattr(cls, method)).parameters
+        raise TypeError(f"{method}() has no argument {name!r}.{did_you_mean(name, known)}")
+    if arguments["shared_rep"] is not None and arguments["pairs_key"] is not None:
+        raise ValueError(
+            f"give `shared_rep` or `pairs_key`, not both (got {arguments['shared_rep']!r} and "
+            f"{arguments['pairs_key']!r})."
+        )
+    for name, value in arguments.items():
+        if name not in ("adata", "mdata", "source", "target") and not isinstance(value, str | None):
+            raise TypeError(f"`{name}` must be a key, which is text, or None, got {value!r}.")
+    registry_arguments = cls._get_setup_method_args(cls=cls, **arguments)
+    manager = manager_for(PopulationSpec.from_arguments(arguments), registry_arguments)
+    manager.register_fields(data, source_registry)
+    cls.register_manager(manager)
+
+
+def refuse_views(data: Data, spec: PopulationSpec) -> None:
+    """Raise a ``ValueError`` if `data`, or a modality that is mapped, is a view of something else."""
+    kind = type(data).__name__
+    if data.is_view:
+        name = "adata" if isinstance(data, AnnData) else "mdata"
+        raise ValueError(f"`{name}` is a view of another {kind}. Call `{name} = {name}.copy()` first.")
+    for place in spec.places:
+        if place.cells(data).is_view:
+            name = place.modality
             raise ValueError(
-                "`population_key`, `source` and `target` go together, got "
-                f"{population_key!r}, {source!r} and {target!r}. Give all three, or none to take all cells."
+                f"the modality {name!r} is a view of another AnnData. Build the MuData from copies: "
+                f"MuData({{{name!r}: adata.copy(), ...}})."
             )
-        if (source_modality, source) == (target_modality, target):
-            raise ValueError(
-                f"`source_modality` and `target_modality` must be two modalities, got {source_modality!r} for both. "
-                "Within one modality, tell populations apart with `population_key`, `source` and `target`."
-            )
-        spec = PopulationSpec.from_arguments(arguments)
-        for place in (spec.source, spec.target):
-            if place.cells(mdata).is_view:
-                name = place.modality
-                raise ValueError(
-                    f"the modality {name!r} is a view of another AnnData. Build the MuData from copies: "
-                    f"MuData({{{name!r}: adata.copy(), ...}})."
-                )
-        cls._set_up(mdata, arguments, kwargs, "setup_mudata")
 
-    @classmethod
-    def _set_up(cls, data: Data, arguments: dict[str, Any], kwargs: dict[str, Any], method: str) -> None:
-        source_registry = kwargs.pop("source_registry", None)
-        if kwargs:
-            raise TypeError(f"{method}() has no argument {next(iter(kwargs))!r}.")
-        if arguments["shared_rep"] is not None and arguments["pairs_key"] is not None:
-            raise ValueError(
-                f"give `shared_rep` or `pairs_key`, not both (got {arguments['shared_rep']!r} and "
-                f"{arguments['pairs_key']!r})."
+
+def attach(model: TransportModel, data: Any, *, for_new_models: bool = False) -> None:
+    """Give a model other data: its setup is transferred to them, and what refers to cells of the earlier data is dropped.
+
+    What the model has learned stays. Without target cells, the data are source cells to map.
+
+    Parameters
+    ----------
+    model
+        A model, trained or not.
+    data
+        AnnData or MuData with both populations, or with source cells only.
+    for_new_models
+        Whether models that are made on these data later get this setup, too.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If the data do not fit the model: model and data stay as they were.
+    """
+    if not isinstance(data, Data):
+        got = "None" if data is None else type(data).__name__
+        raise TypeError(f"`adata` must be an AnnData or a MuData, got {got}. Read the file first.")
+    if data is model.adata:
+        return
+    spec = model._spec
+    if not has_both(data, spec):
+        spec.source.cells(data)
+        if model.is_trained_:
+            cells_of(model, "source", data, None)
+        model._replace_data(data, None)
+        return
+    refuse_views(data, spec)
+    _check_widths(data, spec, model.summary_stats)
+    for place in spec.places:
+        if model.is_trained_ and (place.rep == "X" or place.rep in place.cells(data).obsm):
+            check_names(place.cells(data), place, model._feature_names[place.side])
+    names = ("model_name", "setup_method_name", "setup_args")
+    manager = manager_for(spec, {name: model.registry_[name] for name in names})
+    register(model, manager, data, for_new_models=for_new_models)
+    model._replace_data(data, manager)
+
+
+def has_both(data: Data, spec: PopulationSpec) -> bool:
+    """Whether `data` may hold both populations. What is wrong with them shows when they are read."""
+    # A MuData for a model of an AnnData, or the other way round, is at most a place of source cells.
+    if isinstance(data, MuData) != (spec.target.modality is not None):
+        return False
+    return _has(data, spec.target)
+
+
+def _has(data: Data, place: Place) -> bool:
+    if place.modality is not None and place.modality not in data.mod:
+        return False
+    if place.population_key is None:
+        return True
+    if not has_column(data, place, place.population_key):
+        return False
+    try:
+        return len(population_rows(data, place)) > 0
+    except ValueError:
+        return False
+
+
+def _check_widths(data: Data, spec: PopulationSpec, stats: dict[str, int]) -> None:
+    for place in spec.places:
+        adata, rep = place.cells(data), place.rep
+        if (rep == "X" and adata.X is not None) or rep in adata.obsm:
+            _check_width(rep, place.side, representation_width(adata, rep), stats[f"n_{place.side}_features"])
+        if place.shared_rep in adata.obsm and "n_shared_features" in stats:
+            _check_width(
+                place.shared_rep, "shared", representation_width(adata, place.shared_rep), stats["n_shared_features"]
             )
-        registry_arguments = cls._get_setup_method_args(cls=cls, **arguments)
-        manager = manager_for(PopulationSpec.from_arguments(arguments), registry_arguments)
-        manager.register_fields(data, source_registry)
-        cls.register_manager(manager)
+
+
+def _check_width(rep: str, which: str, got: int, expected: int) -> None:
+    if got != expected:
+        raise ValueError(
+            f"the model was trained with {expected} {which} features, adata has {got} in {rep!r}. Compute the "
+            "representation as for the training data."
+        )

@@ -1,225 +1,387 @@
-"""Training a model from its AnnData: split, couple, fit, and keep what happened."""
+"""Training a model from its data: split, couple, learn, and keep what happened. `train` and `reverse` are methods of models."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import numbers
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import pandas as pd
 
-from scgenot._messages import check_count
+from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, Diagnostics, solve_coupling
-from scgenot.data import CostArrays, Population, Split, cost_arrays, known_pairs, read_population, split_cells
+from scgenot.data import (
+    Split,
+    TransportData,
+    cost_arrays,
+    digest_of,
+    fingerprint,
+    hold_out,
+    names_digest,
+    population_rows,
+    read_transport,
+    rows_of,
+    swapped,
+    swapped_arguments,
+    training_pairs,
+    training_weights,
+)
 from scgenot.flow import HeldOut, TrainConfig, reference_rows
-from scgenot.methods import GENOTSolver
-from scgenot.model._problem import with_options
+from scgenot.methods import FitData
+from scgenot.model._problem import coupling_options, swapped_config, with_options
+from scgenot.model._scvi import make_current
+
+if TYPE_CHECKING:
+    from scgenot.model._base import TransportModel
+
+# What scvi-tools calls things that have another name here.
+_OURS = {
+    "train_size": "`validation_size`, the share that is held out (1 - train_size)",
+    "plan_kwargs": "its entries themselves, such as `learning_rate` in place of plan_kwargs={'lr': ...}",
+    "early_stopping_patience": "`patience`, in checks of `check_every` steps",
+    "check_val_every_n_epoch": "`check_every`, in steps",
+    "enable_progress_bar": "`progress_bar`",
+    "lr": "`learning_rate`",
+    "seed": "`rng`",
+    "use_gpu": "`accelerator`",
+}
 
 
-class TrainingMixin:
-    """``train``, ``history`` and ``coupling_summary``."""
+@dataclasses.dataclass(frozen=True)
+class TrainedOn:
+    """Which cells a model was trained on, and how they were then.
 
-    def train(
-        self,
-        max_epochs: int | None = None,
-        *,
-        max_steps: int | None = None,
-        batch_size: int = 1024,
-        validation_size: float = 0.1,
-        early_stopping: bool = False,
-        learning_rate: float = 1e-3,
-        progress_bar: bool = True,
-        rng: RNG = 0,
-        **train_options: Any,
-    ) -> None:
-        """Couple the two populations and learn where source cells go.
+    Attributes
+    ----------
+    train_rows, held_rows
+        Rows of training and held-out cells in the source's and the target's AnnData, ascending.
+    digests
+        Hashes of the features of the training cells of both populations.
+    names
+        Hash of the names of all these cells: in data with the same, the rows mean the same cells.
+    fingerprint
+        Hash of all that the coupling rests on; ``None`` in a loaded model, which has no coupling.
+    split
+        The split; ``None`` in a loaded model.
+    """
 
-        Each call starts anew. An interrupted or diverging training leaves the last good weights.
+    train_rows: tuple[np.ndarray, np.ndarray]
+    held_rows: tuple[np.ndarray, np.ndarray]
+    digests: tuple[str, str]
+    names: str
+    fingerprint: str | None = None
+    split: Split | None = None
 
-        Parameters
-        ----------
-        max_epochs
-            Passes over the training source cells; instead of `max_steps`.
-        max_steps
-            Optimisation steps; 3000 if neither is given.
-        batch_size
-            Pairs of cells a step. Not bounded by the number of cells: each pair has noise and a time of its own.
-        validation_size
-            Share of the cells of each population that is held out, in [0, 1). Known partners are held out together as
-            far as possible.
-        early_stopping
-            Stop when the validation loss has not improved for `patience` checks, and keep the best weights.
-        learning_rate
-            Peak learning rate.
-        progress_bar
-            Whether to show one.
-        rng
-            Seed or generator: same seed, same machine, same weights.
-        train_options
-            Any other field of :class:`scgenot.flow.TrainConfig`, such as ``ema_decay`` or ``patience``.
+    @classmethod
+    def of(cls, found: TransportData) -> TrainedOn:
+        """Return what is kept of the data of a training."""
+        train, held = rows_of(found, found.training), rows_of(found, found.held)
+        cells = (
+            digest_of(population.cells[some])
+            for population, some in zip(found.populations, found.training, strict=True)
+        )
+        names = names_digest(found.data, found.spec, _all_rows(train, held))
+        return cls(train, held, tuple(cells), names, fingerprint(found), found.split)
 
-        Raises
-        ------
-        ValueError
-            If a value is not allowed, or the AnnData was changed so that it does not fit any more.
-        """
-        source, target = self._populations()
-        if not 0 <= validation_size < 1:
-            raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
+    def are_cells_of(self, data: Any, spec: Any) -> bool:
+        """Whether the rows are those of both populations in other data, and of cells with the same names."""
+        rows = _all_rows(self.train_rows, self.held_rows)
+        found = (population_rows(data, place) for place in spec.places)
+        same = all(np.array_equal(np.sort(own), there) for own, there in zip(rows, found, strict=True))
+        return same and names_digest(data, spec, rows) == self.names
+
+
+def _all_rows(train, held) -> tuple[np.ndarray, np.ndarray]:
+    source, target = (np.concatenate(pair) for pair in zip(train, held, strict=True))
+    return source, target
+
+
+def train(
+    model: TransportModel,
+    max_epochs: int | None = None,
+    *,
+    max_steps: int | None = None,
+    batch_size: int = 1024,
+    validation_size: float = 0.1,
+    early_stopping: bool = False,
+    learning_rate: float = 1e-3,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    progress_bar: bool = True,
+    rng: RNG = 0,
+    **train_options: Any,
+) -> None:
+    """Couple the two populations and learn where source cells go.
+
+    Each call starts anew. An interrupted or diverging training leaves the last good weights.
+
+    Parameters
+    ----------
+    max_epochs
+        Passes over the training source cells; instead of `max_steps`.
+    max_steps
+        Optimisation steps; 3000 if neither is given.
+    batch_size
+        Pairs of cells a step. Not bounded by the number of cells: each pair has noise and a time of its own.
+    validation_size
+        Share of the cells of each population that is held out, in [0, 1). Known partners are held out together as
+        far as possible. Where it rounds to no cell of one population, nothing is held out.
+    early_stopping
+        Stop when the validation loss has not improved for `patience` checks, and keep the best weights.
+    learning_rate
+        Peak learning rate.
+    accelerator
+        ``"cpu"``, ``"gpu"``, ``"tpu"``, or ``"auto"`` for JAX's own choice.
+    devices
+        Training uses one device: ``"auto"`` or 1.
+    progress_bar
+        Whether to show one.
+    rng
+        Seed or generator: same seed, same machine, same weights.
+    train_options
+        Any other field of :class:`scgenot.flow.TrainConfig`, such as ``ema_decay`` or ``patience``.
+
+    Raises
+    ------
+    ValueError
+        If a value is not allowed, or the AnnData was changed so that it does not fit any more.
+    """
+    for name in train_options:
+        if name in _OURS:
+            raise TypeError(f"train() has no argument {name!r}, as scvi-tools has. Here it is {_OURS[name]}.")
+    found = current_data(model)
+    if (
+        isinstance(validation_size, bool)
+        or not isinstance(validation_size, numbers.Real)
+        or not 0 <= validation_size < 1
+    ):
+        raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
+    with _on(accelerator, devices):
         split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
         split_rng = np.random.default_rng(np.asarray(jax.random.key_data(split_key)))
-        split = split_cells(split_rng, source, target, validation_size)
+        found = hold_out(found, split_rng, float(validation_size))
         options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
-        config = self._train_config(split, max_epochs, max_steps, options | train_options)
-        coupling = self._couple(solve_key, source, target, split)
-        self._learn(fit_key, coupling, split, config, progress_bar, source, target)
+        config = _train_config(found, max_epochs, max_steps, options | train_options)
+        coupling = couple(model, solve_key, found) if model._method.needs != "samples" else None
+        learn(model, fit_key, found, coupling, config, progress_bar)
 
-    def _train_config(
-        self, split: Split, max_epochs: int | None, max_steps: int | None, options: dict[str, Any]
-    ) -> TrainConfig:
-        if max_epochs is not None and max_steps is not None:
-            raise ValueError(f"give `max_epochs` or `max_steps`, not both (got {max_epochs!r} and {max_steps!r}).")
-        if options.get("early_stopping") and not split.holds_out:
-            raise ValueError("`early_stopping` needs held-out cells, got `validation_size`=0. Use, for example, 0.1.")
-        batch_size = options.get("batch_size", TrainConfig().batch_size)
-        check_count("batch_size", batch_size)
-        if max_epochs is not None:
-            check_count("max_epochs", max_epochs)
-            max_steps = max_epochs * math.ceil(len(split.source_train) / batch_size)
-        options |= {} if max_steps is None else {"max_steps": max_steps}
-        return with_options(TrainConfig(), options, "train")
 
-    def _learn(
-        self,
-        key: jax.Array,
-        coupling: Coupling,
-        split: Split,
-        config: TrainConfig,
-        progress_bar: bool,
-        source: Population,
-        target: Population,
-    ) -> None:
-        """Fit the flow to a coupling of the training cells, and keep all that came of it."""
-        solver, result, _ = GENOTSolver.fit(
-            key,
-            source.cells[split.source_train],
-            target.cells[split.target_train],
-            coupling=coupling,
-            flow_config=self._solver.config,
-            train_config=config,
-            held_out=self._held_out(source, target, split) if split.holds_out else None,
-            progress_bar=progress_bar,
+def reverse(
+    model: TransportModel,
+    *,
+    max_epochs: int | None = None,
+    max_steps: int | None = None,
+    progress_bar: bool = True,
+    rng: RNG = 0,
+    **train_options: Any,
+) -> TransportModel:
+    """Train the model of the opposite direction, on the same coupling and with the same cells held out.
+
+    The two models then describe one plan, from either side; two trainings could pick two optima of a quadratic
+    problem.
+
+    Parameters
+    ----------
+    max_epochs, max_steps, progress_bar
+        As in :meth:`train`.
+    rng
+        Seed or generator.
+    train_options
+        Any other field of :class:`scgenot.flow.TrainConfig`, such as ``batch_size`` or ``early_stopping``.
+
+    Returns
+    -------
+    A new model on the same data, with source and target exchanged. This model is left as it was, and so is its setup.
+
+    Raises
+    ------
+    RuntimeError
+        If this model has no coupling: it is not trained, was loaded (couplings are not saved), or got other data.
+    ValueError
+        If the data are not those that the coupling was solved for.
+    """
+    if model._training is None or model._training.split is None:
+        raise RuntimeError(
+            "there is no coupling to reverse: the model is not trained, was loaded from a file, which holds no "
+            "coupling, or its data were replaced after training. Call `model.train()` first."
         )
-        if result.steps == 0:
-            warnings.warn(
-                f"Training ended before its first check ({result.stopped}); the model is left as it was.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-            return
-        # Only now is anything kept: a call that fails leaves the model as it was.
-        self._solver = solver
-        self.coupling_, self._split = coupling, split
-        trained_on = target.cells[split.target_train]
-        self._reference = trained_on[reference_rows(len(trained_on), np.random.default_rng(0))]
-        self._regions = None
-        self._coupling_diagnostics = _summary_rows(coupling.diagnostics)
-        self.history_ = _history(result.history)
-        self.train_indices_ = self._rows(source, target, split.source_train, split.target_train)
-        self.validation_indices_ = self._rows(source, target, split.source_held, split.target_held)
-        self.steps_, self.stopped_ = result.steps, result.stopped
-        self.is_trained_ = True
+    found = dataclasses.replace(current_data(model), split=model._training.split)
+    if fingerprint(found) != model._training.fingerprint:
+        raise ValueError(
+            "adata was changed after training: cells, their features or their weights are not those that the coupling "
+            "was solved for. Call `model.train()` again, or restore them."
+        )
+    kind, registry = type(model), model.registry_
+    arguments = swapped_arguments(registry["setup_args"])
+    try:
+        getattr(kind, registry["setup_method_name"])(model.adata, **arguments)
+        config = swapped_config(model._coupling_config, model._problem)
+        options = coupling_options(config) | {"problem": model._problem, "coupling": model._coupling_kind}
+        other = kind(model.adata, **options, **{kind._config_argument: model._method.config})
+    finally:
+        make_current(model)
+    found = swapped(found, other._spec)
+    train_config = _train_config(found, max_epochs, max_steps, train_options)
+    coupling = None if model.coupling_ is None else model.coupling_.swapped()
+    learn(other, as_key(rng), found, coupling, train_config, progress_bar)
+    return other
 
-    def coupling_summary(self) -> pd.DataFrame:
-        """Return how solving for the coupling went, one row a start of the solver.
 
-        Returns
-        -------
-        Columns as in :class:`scgenot.coupling.Diagnostics`: objective, scale of the cost, epsilon, iterations,
-        marginal violation, mass, effective number of targets a source cell, converged or not. For quadratic problems also as
-        in :class:`scgenot.coupling.StartReport`; objectives of starts that were not followed to the end are rough ones.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        """
-        if not self._coupling_diagnostics:
-            raise RuntimeError("there is no coupling yet. Call `model.train()` first.")
-        table = pd.DataFrame(self._coupling_diagnostics)
-        return table.set_index("start") if "start" in table else table.rename_axis("start")
-
-    def _populations(self) -> tuple[Population, Population]:
-        """Read both populations as they are now; raise if they are not those that were set up."""
-        if self.adata is None or self.adata_manager is None:
+def current_data(model: TransportModel) -> TransportData:
+    """Read both populations as they are now; raise if they are not those that were set up."""
+    if model.adata is None or model.adata_manager is None:
+        raise ValueError(
+            "this model has no AnnData with both populations. Load it with `adata`, or set up an AnnData and "
+            "create a new model."
+        )
+    found = read_transport(model.adata, model._spec, model._problem)
+    dims = model._method.source_dim, model._method.target_dim
+    for place, population, dim in zip(found.spec.places, found.populations, dims, strict=True):
+        expected = model.summary_stats[f"n_{place.side}_cells"], dim
+        if population.cells.shape != expected:
+            method = model.registry_["setup_method_name"]
             raise ValueError(
-                "this model has no AnnData with both populations. Load it with `adata`, or set up an AnnData and "
-                "create a new model."
+                f"adata was changed after setup: the {place.side} population has shape {population.cells.shape}, it "
+                f"had {expected}. Call `{method}` again and create a new model."
             )
-        found = []
-        for place in (self._spec.source, self._spec.target):
-            population = read_population(self.adata, place)
-            side = place.side
-            expected = self.summary_stats[f"n_{side}_cells"], getattr(self._solver, f"{side}_dim")
-            if population.cells.shape != expected:
-                method = self.registry_["setup_method_name"]
-                raise ValueError(
-                    f"adata was changed after setup: the {side} population has shape {population.cells.shape}, it "
-                    f"had {expected}. Call `{method}` again and create a new model."
-                )
-            found.append(population)
-        return found[0], found[1]
+    return found
 
-    def _couple(self, key, source: Population, target: Population, split: Split) -> Coupling:
-        def of(population: Population, some: np.ndarray) -> np.ndarray | None:
-            return None if population.weights is None else population.weights[some]
 
-        train = split.source_train, split.target_train
-        arrays = self._cost_arrays(source, target, train, train)
-        ties = {"shared": arrays.shared} if arrays.shared is not None else {}
-        if self._problem == "fused" and not ties:
-            pairs = known_pairs(source, target, *train)
-            if len(pairs) == 0:
-                raise ValueError(
-                    "none of the known pairs is among the training cells. Use a smaller `validation_size`, or 0."
-                )
-            ties = {"pairs": pairs}
-        return solve_coupling(
-            key,
-            arrays.source,
-            arrays.target,
-            **ties,
-            source_weights=of(source, split.source_train),
-            target_weights=of(target, split.target_train),
-            problem=self._problem,
-            kind=self._coupling_kind,
-            config=self._coupling_config,
+def couple(model: TransportModel, key: jax.Array, found: TransportData) -> Coupling:
+    """Solve for the coupling of the training cells."""
+    arrays = cost_arrays(found, found.training)
+    ties = {"shared": arrays.shared} if arrays.shared is not None else {}
+    if found.problem == "fused" and not ties:
+        ties = {"pairs": training_pairs(found)}
+    source_weights, target_weights = training_weights(found)
+    return solve_coupling(
+        key,
+        arrays.source,
+        arrays.target,
+        **ties,
+        source_weights=source_weights,
+        target_weights=target_weights,
+        problem=found.problem,
+        kind=model._coupling_kind,
+        config=model._coupling_config,
+    )
+
+
+def held_out(found: TransportData) -> HeldOut | None:
+    """Return the held-out cells with what the coupling sees of them."""
+    if not found.split.holds_out:
+        return None
+    arrays = cost_arrays(found, found.held)
+    source, target = (population.cells[some] for population, some in zip(found.populations, found.held, strict=True))
+    return HeldOut(
+        source,
+        target,
+        source_costs=arrays.source if arrays.given[0] else None,
+        target_costs=arrays.target if arrays.given[1] else None,
+        shared=arrays.shared,
+    )
+
+
+def learn(
+    model: TransportModel,
+    key: jax.Array,
+    found: TransportData,
+    coupling: Coupling | None,
+    config: TrainConfig,
+    progress_bar: bool,
+) -> None:
+    """Learn from the training cells, coupled or not, and keep all that came of it."""
+    source, target = (
+        population.cells[some] for population, some in zip(found.populations, found.training, strict=True)
+    )
+    weights = dict(zip(("source_weights", "target_weights"), training_weights(found), strict=True))
+    data = FitData(source, target, coupling, held_out=held_out(found), **(weights if coupling is None else {}))
+    method, result = model._method.learn(key, data, config, progress_bar=progress_bar)
+    if result.steps == 0:
+        warnings.warn(
+            f"Training ended before its first check ({result.stopped}); the model is left as it was.",
+            RuntimeWarning,
+            stacklevel=3,
         )
+        return
+    trained_on = TrainedOn.of(found)
+    # Only now is anything kept: a call that fails leaves the model as it was.
+    model._method = method
+    model.coupling_ = coupling
+    model._reference = target[reference_rows(len(target), np.random.default_rng(0))]
+    model._regions = None
+    model._coupling_diagnostics = [] if coupling is None else _summary_rows(coupling.diagnostics)
+    model.history_ = _history(result.history)
+    model._remember(trained_on)
+    model.steps_, model.stopped_ = result.steps, result.stopped
+    model.is_trained_ = True
 
-    def _held_out(self, source: Population, target: Population, split: Split) -> HeldOut:
-        train, held = (split.source_train, split.target_train), (split.source_held, split.target_held)
-        arrays = self._cost_arrays(source, target, held, train)
-        return HeldOut(
-            source.cells[split.source_held],
-            target.cells[split.target_held],
-            source_costs=arrays.source if arrays.given[0] else None,
-            target_costs=arrays.target if arrays.given[1] else None,
-            shared=arrays.shared,
+
+def coupling_summary(model: TransportModel) -> pd.DataFrame:
+    """Return how solving for the coupling went, one row a start of the solver.
+
+    Returns
+    -------
+    Columns as in :class:`scgenot.coupling.Diagnostics`: objective, scale of the cost, epsilon, iterations,
+    marginal violation, mass, effective number of targets a source cell, converged or not. For quadratic problems also as
+    in :class:`scgenot.coupling.StartReport`; objectives of starts that were not followed to the end are rough ones.
+
+    Raises
+    ------
+    RuntimeError
+        If the model is not trained, or its method needs no coupling.
+    """
+    if model._method.needs == "samples":
+        raise RuntimeError(f"the method {model._method.name!r} learns from the two samples: there is no coupling.")
+    if not model._coupling_diagnostics:
+        raise RuntimeError("there is no coupling yet. Call `model.train()` first.")
+    table = pd.DataFrame(model._coupling_diagnostics)
+    return table.set_index("start") if "start" in table else table.rename_axis("start")
+
+
+def _train_config(
+    found: TransportData, max_epochs: int | None, max_steps: int | None, options: dict[str, Any]
+) -> TrainConfig:
+    if max_epochs is not None and max_steps is not None:
+        raise ValueError(f"give `max_epochs` or `max_steps`, not both (got {max_epochs!r} and {max_steps!r}).")
+    if options.get("early_stopping") and not found.split.holds_out:
+        raise ValueError(
+            "`early_stopping` needs held-out cells, got `validation_size`=0, or a share that is no cell of a small "
+            "population. Use, for example, 0.1."
         )
+    batch_size = options.get("batch_size", TrainConfig().batch_size)
+    check_count("batch_size", batch_size)
+    if max_epochs is not None:
+        check_count("max_epochs", max_epochs)
+        max_steps = int(max_epochs) * math.ceil(len(found.split.source_train) / int(batch_size))
+    options |= {} if max_steps is None else {"max_steps": max_steps}
+    config = with_options(TrainConfig(), options, "train")
+    # Whole numbers may come as floats; sizes of arrays and loops may not.
+    whole = {
+        field.name: int(getattr(config, field.name)) for field in dataclasses.fields(config) if field.type == "int"
+    }
+    return dataclasses.replace(config, **whole)
 
-    def _cost_arrays(self, source: Population, target: Population, cells, train) -> CostArrays:
-        return cost_arrays(self.adata, self._spec, self._problem, (source, target), cells, train)
 
-    def _rows(self, source: Population, target: Population, source_some, target_some) -> Any:
-        """Return rows of the AnnData, or of each modality: rows of two objects cannot stand in one array."""
-        chosen = {"source": source.rows[source_some], "target": target.rows[target_some]}
-        if self._spec.source.modality != self._spec.target.modality:
-            return chosen
-        return np.sort(np.concatenate(list(chosen.values())))
+def _on(accelerator: str, devices: int | str) -> contextlib.AbstractContextManager:
+    allowed = ("auto", "cpu", "gpu", "cuda", "tpu")
+    if accelerator not in allowed:
+        raise ValueError(one_of("accelerator", accelerator, allowed))
+    if devices not in ("auto", 1, "1", -1):
+        raise ValueError(f"`devices` must be 'auto' or 1: training uses one device, got {devices!r}.")
+    if accelerator == "auto":
+        return contextlib.nullcontext()
+    try:
+        return jax.default_device(jax.devices({"gpu": "cuda"}.get(accelerator, accelerator))[0])
+    except RuntimeError:
+        there = ["auto", *sorted({device.platform for device in jax.devices()})]
+        raise ValueError(one_of("accelerator", accelerator, there)) from None
 
 
 def _summary_rows(diagnostics: Diagnostics) -> list[dict[str, Any]]:

@@ -95,8 +95,8 @@ def transfer_labels(
 
     check_writable(adata, key_added, copy)
     found = model.get_label_probabilities(
-        label_key,
         adata,
+        label_key=label_key,
         target=target,
         indices=indices,
         n_samples=n_samples,
@@ -105,7 +105,7 @@ def transfer_labels(
         rng=rng,
         ode=ode,
     )
-    frequencies = model.label_frequencies(label_key, adata, target=target)
+    frequencies = model.label_frequencies(adata, label_key=label_key, target=target)
     rows = model.source_rows(adata, indices=indices)
     probabilities = found.to_numpy()
     params = {"label_key": label_key, "n_samples": n_samples, "n_neighbors": n_neighbors}

@@ -107,8 +107,8 @@ def transitions(
         sent_mass(model, adata, rows, growth=weigh) if weight_by_growth else np.full(len(rows), 1 / max(len(rows), 1))
     )
     found = model.get_label_probabilities(
-        target_key,
         adata,
+        label_key=target_key,
         target=target,
         indices=indices,
         n_samples=n_samples,

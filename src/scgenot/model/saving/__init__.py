@@ -1,5 +1,5 @@
 """Models as directories: files, and what is kept of costs."""
 
-from scgenot.model.saving._persistence import PersistenceMixin
+from scgenot.model.saving._model import load_model, load_registry, save_model
 
-__all__ = ["PersistenceMixin"]
+__all__ = ["load_model", "load_registry", "save_model"]

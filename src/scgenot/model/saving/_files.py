@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-FORMAT = 1
+from scgenot._messages import one_of
+from scgenot.model.saving._plain import from_plain, to_plain
+
+# 1: up to version 0.1, with the velocity field under "flow". 2: the method describes itself, under "method".
+FORMAT = 2
 _JSON = "scgenot.json"
 _WEIGHTS = "weights.safetensors"
 ADATA, MUDATA = "adata.h5ad", "mdata.h5mu"
+# What Python, NumPy, pandas and safetensors raise on content that makes no sense.
+_SENSELESS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    ArithmeticError,
+    RecursionError,
+    SafetensorError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +44,8 @@ class SavedModel:
 
     Attributes
     ----------
+    path
+        The JSON file.
     content
         Everything but the numbers.
     arrays
@@ -34,6 +54,7 @@ class SavedModel:
         The AnnData or MuData saved along, if there is one.
     """
 
+    path: Path
     content: dict[str, Any]
     arrays: dict[str, np.ndarray]
     adata_path: Path | None
@@ -69,7 +90,7 @@ def write_model(
     content: dict[str, Any],
     arrays: dict[str, np.ndarray],
     *,
-    prefix: str,
+    prefix: str | None,
     overwrite: bool,
     write_adata: Callable[[Path], None] | None = None,
     adata_name: str = ADATA,
@@ -85,12 +106,13 @@ def write_model(
     TypeError
         If `content` has something that JSON cannot hold.
     """
-    directory = Path(directory)
+    directory, prefix = Path(directory), checked_prefix(prefix)
     if directory.exists() and not overwrite:
         raise FileExistsError(f"{str(directory)!r} exists already. Choose another directory, or pass overwrite=True.")
     saved_along = {"has_adata": write_adata is not None, "data_file": adata_name if write_adata else None}
     content = {"format": FORMAT} | saved_along | content
-    text = json.dumps(content, indent=2, default=_plain)
+    # Strict JSON: other readers know no NaN.
+    text = json.dumps(to_plain(content), indent=2, allow_nan=False)
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory))
@@ -109,38 +131,83 @@ def write_model(
             directory.rmdir()
 
 
-def read_model(directory: str | Path, *, prefix: str) -> SavedModel:
-    """Read a model.
+def checked_prefix(prefix: str | None) -> str:
+    """Return what is put before the names of files; raise unless it leaves them in their directory."""
+    if prefix is None:
+        return ""
+    if not isinstance(prefix, str):
+        raise TypeError(f"`prefix` must be text, got {type(prefix).__name__}.")
+    if prefix.startswith(".") or set(prefix) & set("/\\\0"):
+        raise ValueError(
+            f"`prefix` must be the first part of a file's name, without '/' and no dot first, got {prefix!r}."
+        )
+    return prefix
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say which file is wrong where what it holds makes no sense."""
+    try:
+        yield
+    except _SENSELESS as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        missing = "an entry is missing: " if isinstance(error, KeyError) else ""
+        raise ValueError(
+            f"{str(path)!r} is damaged, cut off, or was not written by scgenot: {missing}{text}. Save the model again, or "
+            "ask where the file comes from."
+        ) from error
+
+
+def read_model(directory: str | Path, *, prefix: str | None) -> SavedModel:
+    """Read a model. What it says is not to be trusted: names of files are looked up, not followed.
 
     Raises
     ------
     FileNotFoundError
         If there is no model in the directory.
     ValueError
-        If it was written by a later version of this package.
+        If a file is cut off or damaged, or it was written by a later version of this package.
     """
-    directory = Path(directory)
-    described = directory / f"{prefix}{_JSON}"
-    if not described.is_file():
+    directory, prefix = Path(directory), checked_prefix(prefix)
+    path = json_path(directory, prefix)
+    content = read_content(path)
+    weights = directory / f"{prefix}{_WEIGHTS}"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{str(directory)!r} holds no {weights.name}: the model was not copied whole.")
+    with reading(weights):
+        arrays = load_file(weights)
+    # An AnnData of an earlier save may lie there still; it is this model's only if the model says so.
+    data_path = None
+    if content.get("has_adata"):
+        name = content.get("data_file", ADATA)
+        if name not in (ADATA, MUDATA):
+            raise ValueError(f"{str(path)!r}: {one_of('data_file', name, (ADATA, MUDATA))}")
+        data_path = directory / f"{prefix}{name}"
+    return SavedModel(path, content, arrays, data_path)
+
+
+def json_path(directory: str | Path, prefix: str) -> Path:
+    """Return where the JSON file of a model is."""
+    return Path(directory) / f"{prefix}{_JSON}"
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Return what the JSON file of a model says; raises as :func:`read_model`."""
+    if not path.is_file():
         raise FileNotFoundError(
-            f"{str(directory)!r} holds no saved model: there is no {described.name}. "
+            f"{str(path.parent)!r} holds no saved model: there is no {path.name}. "
             "Pass the directory that was given to `model.save`, and its `prefix` if it had one."
         )
-    content = json.loads(described.read_text())
-    if content.get("format", 0) > FORMAT:
+    with reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=from_plain)
+        if not isinstance(content, dict) or not isinstance(content["model"], str):
+            raise ValueError("it holds no model")
+        written_as = content.get("format", 0)
+        if not isinstance(written_as, int):
+            raise ValueError(f"its format is {written_as!r}")
+    if written_as > FORMAT:
         raise ValueError(
-            f"{str(directory)!r} was written by scgenot {content.get('version')}, in a later format than this "
+            f"{str(path.parent)!r} was written by scgenot {content.get('version')}, in a later format than this "
             "version reads. Update scgenot."
         )
-    # An AnnData of an earlier save may lie there still; it is this model's only if the model says so.
-    name = content.get("data_file") or ADATA
-    adata_path = directory / f"{prefix}{name}" if content.get("has_adata") else None
-    return SavedModel(content, load_file(directory / f"{prefix}{_WEIGHTS}"), adata_path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"cannot save a {type(value).__name__} as JSON.")
+    return content

@@ -1,0 +1,175 @@
+"""All that training takes from the data, as one value: two populations, what ties them, their costs, who is held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from scgenot.data._links import distances, known_pairs
+from scgenot.data._places import POPULATIONS, Data, PopulationSpec
+from scgenot.data._populations import Population, read_population
+from scgenot.data._split import Split, split_cells
+
+Places = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class CostArrays:
+    """Arrays for the two sides of a coupling, and the shared features of both in a fused problem with some.
+
+    ``given`` says which sides are rows of precomputed costs.
+    """
+
+    source: Float[np.ndarray, "n dx"]
+    target: Float[np.ndarray, "m dy"]
+    given: tuple[bool, bool]
+    shared: tuple[Float[np.ndarray, "n s"], Float[np.ndarray, "m s"]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TransportData:
+    """Two populations as they were when they were read.
+
+    Attributes
+    ----------
+    data
+        Where they live: precomputed costs are read from it when they are needed.
+    spec
+        Where in it.
+    problem
+        ``"linear"``, ``"quadratic"`` or ``"fused"``.
+    source, target
+        The populations.
+    split
+        Which cells train; ``None`` until it is decided.
+    """
+
+    data: Data
+    spec: PopulationSpec
+    problem: str
+    source: Population
+    target: Population
+    split: Split | None = None
+
+    @property
+    def populations(self) -> tuple[Population, Population]:
+        """Source and target."""
+        return self.source, self.target
+
+    @property
+    def training(self) -> Places:
+        """Places of the training cells in their populations."""
+        return self.split.source_train, self.split.target_train
+
+    @property
+    def held(self) -> Places:
+        """Places of the held-out cells in their populations."""
+        return self.split.source_held, self.split.target_held
+
+
+def read_transport(data: Data, spec: PopulationSpec, problem: str) -> TransportData:
+    """Read both populations as they are now; raises as :func:`read_population`."""
+    return TransportData(data, spec, problem, *(read_population(data, place) for place in spec.places))
+
+
+def hold_out(found: TransportData, rng: np.random.Generator, share: float) -> TransportData:
+    """Return the data with a share of each population held out; see :func:`split_cells`."""
+    return dataclasses.replace(found, split=split_cells(rng, found.source, found.target, share))
+
+
+def swapped(found: TransportData, spec: PopulationSpec) -> TransportData:
+    """Return the data seen from the other side; `spec` says where they live, seen from there."""
+    split = None if found.split is None else found.split.swapped()
+    return dataclasses.replace(found, spec=spec, source=found.target, target=found.source, split=split)
+
+
+def cost_arrays(found: TransportData, cells: Places) -> CostArrays:
+    """Return what the coupling sees of some cells, given by their places in both populations.
+
+    Precomputed costs are costs to the training cells.
+    """
+    shared = None
+    if found.problem == "fused" and found.spec.source.shared_rep is not None:
+        shared = tuple(population.shared[some] for population, some in zip(found.populations, cells, strict=True))
+    coupled = [population.rows[some] for population, some in zip(found.populations, found.training, strict=True)]
+    places = found.spec.places
+    given = [place.distances is not None for place in places]
+    if found.problem == "linear" and any(given):
+        # One matrix, given for either side: costs to all coupled cells of both populations, source first.
+        joint = places[given.index(True)]
+        places, given, coupled = (joint, joint), [True, True], 2 * [np.concatenate(coupled)]
+    arrays = [
+        distances(found.data, place, population.rows[some], own) if has else population.cells[some]
+        for place, has, population, some, own in zip(places, given, found.populations, cells, coupled, strict=True)
+    ]
+    return CostArrays(arrays[0], arrays[1], (given[0], given[1]), shared)
+
+
+def training_pairs(found: TransportData) -> Int[np.ndarray, "p 2"]:
+    """Return the known pairs among training cells, numbered among these.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    pairs = known_pairs(found.source, found.target, *found.training)
+    if len(pairs) == 0:
+        raise ValueError("none of the known pairs is among the training cells. Use a smaller `validation_size`, or 0.")
+    return pairs
+
+
+def training_weights(found: TransportData) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the prior weights of the training cells of both populations, ``None`` where they are uniform."""
+    pairs = zip(found.populations, found.training, strict=True)
+    weights = [None if population.weights is None else population.weights[some] for population, some in pairs]
+    return weights[0], weights[1]
+
+
+def rows_of(found: TransportData, cells: Places) -> Places:
+    """Return rows of cells in the AnnData of their populations, from their places in these."""
+    rows = [population.rows[some] for population, some in zip(found.populations, cells, strict=True)]
+    return rows[0], rows[1]
+
+
+def joined_rows(spec: PopulationSpec, rows: Places) -> Int[np.ndarray, " k"] | dict[str, np.ndarray]:
+    """Return rows of both populations as rows of their AnnData, or of each modality: rows of two do not fit one array."""
+    if spec.source.modality != spec.target.modality:
+        return dict(zip(POPULATIONS, rows, strict=True))
+    return np.sort(np.concatenate(rows))
+
+
+def digest_of(*arrays: np.ndarray | None) -> str:
+    """Return a hash of numbers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(found: TransportData) -> str:
+    """Return a hash of all numbers that a coupling of these data rests on: rows, features, weights, ties, given costs."""
+    parts = []
+    for place, population in zip(found.spec.places, found.populations, strict=True):
+        parts.append(digest_of(population.rows, population.cells, population.weights))
+        if found.problem == "fused":
+            names = population.pair_names
+            names = None if names is None else pd.util.hash_array(names.astype(str).to_numpy(object))
+            parts.append(digest_of(population.shared, names))
+        if place.distances is not None:
+            parts.append(digest_of(distances(found.data, place, population.rows, population.rows)))
+    return " ".join(parts)
+
+
+def names_digest(data: Data, spec: PopulationSpec, rows: Places) -> str:
+    """Return a hash of the names of cells at some rows of the source's and of the target's AnnData."""
+    digest = hashlib.blake2b(digest_size=16)
+    for place, some in zip(spec.places, rows, strict=True):
+        adata = place.cells(data)
+        names = adata.obs_names[some] if len(some) == 0 or some.max() < adata.n_obs else ["fewer cells"]
+        digest.update("\n".join(map(str, names)).encode() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,317 @@
+"""The model class over AnnData and MuData, in the manner of scvi-tools: all that does not depend on the learning method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+from anndata import AnnData
+from jaxtyping import Int
+
+from scgenot._messages import one_of
+from scgenot.coupling import Coupling, available_couplings
+from scgenot.data import POPULATIONS, Data, PopulationSpec, joined_rows, representation_names, select_rows
+from scgenot.flow import TargetRegions
+from scgenot.methods import Method
+from scgenot.model import _growth, _labels, _queries, _setup, _training
+from scgenot.model._cells import some_data
+from scgenot.model._problem import check_widths, choose_problem, cost_name, coupling_config
+from scgenot.model._scvi import BaseModelClass, show_setup_arguments
+from scgenot.model.saving import load_model, load_registry, save_model
+
+
+class _Absent:
+    """A name of scvi-tools' base class that makes no sense here: not offered, and answered where it is asked for."""
+
+    def __init__(self, instead: str) -> None:
+        self.instead = instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(f"{owner.__name__} has no `{self.name}`: {self.instead}")
+
+
+class TransportModel(BaseModelClass):
+    """A model of how one population becomes, or corresponds to, another one, with any learning method.
+
+    A subclass names its method. It says of itself whether it needs a coupling, and everything else follows.
+
+    Parameters
+    ----------
+    adata
+        AnnData that :meth:`setup_anndata`, or MuData that :meth:`setup_mudata` has seen.
+    problem, cost, epsilon, tau_source, tau_target, alpha, coupling
+        As in :class:`scgenot.GENOT`.
+    method_config
+        Options of the method.
+    registry
+        Of a model without data; for loading.
+    coupling_options
+        Any other field of :class:`scgenot.coupling.CouplingConfig`.
+
+    Attributes
+    ----------
+    method_class
+        The learning method.
+    """
+
+    method_class: ClassVar[type[Method]]
+    # What the constructor calls the options of the method.
+    _config_argument: ClassVar[str] = "method_config"
+
+    def __init__(
+        self,
+        adata: Data | None = None,
+        *,
+        problem: Literal["auto", "linear", "quadratic", "fused"] = "auto",
+        cost: str | Callable[..., Any] | tuple[Any, Any] | None = None,
+        epsilon: float | None = None,
+        tau_source: float = 1.0,
+        tau_target: float = 1.0,
+        alpha: float = 0.5,
+        coupling: str = "global",
+        method_config: Any = None,
+        registry: dict | None = None,
+        **coupling_options: Any,
+    ) -> None:
+        super().__init__(adata, registry)
+        self._spec = PopulationSpec.from_arguments(self.registry_["setup_args"])
+        self._problem = choose_problem(problem, self._spec)
+        chosen = {"cost": cost, "epsilon": epsilon, "tau_source": tau_source, "tau_target": tau_target, "alpha": alpha}
+        self._coupling_config = coupling_config(
+            self._problem, self._spec, chosen | coupling_options, type(self).__name__
+        )
+        if coupling not in available_couplings(self._problem):
+            raise ValueError(one_of("coupling", coupling, available_couplings(self._problem)))
+        self._coupling_kind = coupling
+        stats = self.summary_stats
+        self._method = self.method_class(
+            source_dim=int(stats.n_source_features),
+            target_dim=int(stats.n_target_features),
+            config=self._checked_config(method_config),
+        )
+        check_widths(self._problem, self._spec, self._method.source_dim, self._method.target_dim)
+        if not self._method.can.two_spaces and not self._spec.one_space:
+            raise ValueError(
+                f"the method {self._method.name!r} works within one space, got {self._spec.source.rep!r} and "
+                f"{self._spec.target.rep!r}. Use one representation for both populations."
+            )
+        self._feature_names = dict.fromkeys(POPULATIONS) if adata is None else self._names_in(adata)
+        # What training leaves.
+        self.coupling_: Coupling | None = None
+        self._coupling_diagnostics: list[dict[str, Any]] = []
+        self._training: _training.TrainedOn | None = None
+        # Target cells that uncertainty is measured by, and their regions, which are made when they are asked for.
+        self._reference: np.ndarray | None = None
+        self._regions: TargetRegions | None = None
+        self.steps_, self.stopped_ = 0, None
+        self.init_params_ = self._get_init_params(locals())
+
+    # ---- Functions over a model that are its methods -----------------------------------------------------------------
+
+    setup_anndata = classmethod(_setup.setup_anndata)
+    setup_mudata = classmethod(_setup.setup_mudata)
+    train = _training.train
+    reverse = _training.reverse
+    coupling_summary = _training.coupling_summary
+    sample = _queries.sample
+    summarize = _queries.summarize
+    get_transported_mean = _queries.get_transported_mean
+    get_uncertainty = _queries.get_uncertainty
+    get_label_probabilities = _labels.get_label_probabilities
+    label_frequencies = _labels.label_frequencies
+    get_growth = _growth.get_growth
+    knows_growth = _growth.knows_growth
+    save = save_model
+    load = classmethod(load_model)
+    load_registry = staticmethod(load_registry)
+
+    get_normalized_expression = _Absent("it maps cells, and expression is what you map them to. See `sample`.")
+    get_normalized_function_name = _Absent("it has no normalized expression.")
+    differential_abundance = _Absent("see `get_growth` for which cells become more or fewer.")
+    convert_legacy_save = _Absent("its directories never were of that format. See `load`.")
+
+    @staticmethod
+    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
+        """Print the arguments of setup of a saved model."""
+        show_setup_arguments(load_registry(dir_path, prefix))
+
+    # ---- Its data ----------------------------------------------------------------------------------------------------
+
+    @property
+    def adata(self) -> Data | None:
+        """The data of the model. Set other data to transfer the setup to them: what was learned stays.
+
+        Rows of training cells and the coupling refer to the earlier data, and are forgotten.
+        """
+        return self._adata
+
+    @adata.setter
+    def adata(self, adata: Data) -> None:
+        _setup.attach(self, adata)
+
+    def _replace_data(self, data: Data, manager: Any) -> None:
+        """Take other data, set up by `manager`, or source cells alone if that is ``None``."""
+        if manager is not None:
+            self.registry_, self.summary_stats = manager.registry, manager.summary_stats
+            if not self.is_trained_:
+                self._feature_names = self._names_in(data)
+        self._adata, self._adata_manager = data, manager
+        self.coupling_ = None
+        self._remember(None)
+
+    def _remember(self, trained_on: _training.TrainedOn | None) -> None:
+        """Keep which cells of the model's data it was trained on, ``None`` if of these none are known."""
+        self._training = trained_on
+        known = trained_on is not None
+        self.train_indices_ = joined_rows(self._spec, trained_on.train_rows) if known else None
+        self.validation_indices_ = joined_rows(self._spec, trained_on.held_rows) if known else None
+
+    def _names_in(self, data: Data) -> dict[str, list[str] | None]:
+        return {place.side: representation_names(place.cells(data), place.rep) for place in self._spec.places}
+
+    @property
+    def var_names(self) -> list[str] | None:
+        """Genes of the source representation where it is ``X``, in order; otherwise ``None``."""
+        return self._feature_names["source"] if self._spec.source.rep == "X" else None
+
+    @property
+    def target_var_names(self) -> list[str] | None:
+        """Names of the features of the target space, where they have any: ``X``, or a data frame in ``obsm``."""
+        return self._feature_names["target"]
+
+    def population_of(self, side: Literal["source", "target"]) -> tuple[Hashable | None, Hashable | None]:
+        """Return the column of ``obs`` and its category that tell a population from other cells; ``None`` if all belong."""
+        place = getattr(self._spec, side)
+        return place.population_key, place.category
+
+    def source_adata(self, adata: Data | None = None) -> AnnData:
+        """Return the AnnData that source cells are read from: `adata` (by default the model's data), or its modality."""
+        return self._spec.source.cells(some_data(self, adata))
+
+    def source_rows(
+        self, adata: Data | None = None, *, indices: Sequence[int] | np.ndarray | None = None
+    ) -> Int[np.ndarray, " n"]:
+        """Return the rows of :meth:`source_adata` that results of :meth:`sample` belong to, in their order."""
+        return select_rows(some_data(self, adata), self._spec.source, indices)
+
+    # ---- Its method --------------------------------------------------------------------------------------------------
+
+    def _checked_config(self, config: Any) -> Any:
+        wanted = self.method_class.config_type
+        config = wanted() if config is None else config
+        if not isinstance(config, wanted):
+            raise TypeError(
+                f"`{self._config_argument}` must be a {wanted.__name__}, got {type(config).__name__}. For example "
+                f"{wanted.__name__}()."
+            )
+        return config
+
+    @property
+    def device(self) -> str:
+        """Device that holds the weights, such as ``"cpu:0"``."""
+        held = [leaf for leaf in jax.tree.leaves(self._method.weights) if isinstance(leaf, jax.Array)]
+        device = next(iter(held[0].devices())) if held else jax.devices()[0]
+        return f"{device.platform}:{device.id}"
+
+    def to_device(self, device: str | int | jax.Device) -> None:
+        """Move the weights.
+
+        Parameters
+        ----------
+        device
+            ``"cpu"``, ``"gpu"``, ``"gpu:1"``, the number of a device among ``jax.devices()``, or a JAX device.
+
+        Raises
+        ------
+        ValueError
+            If there is no such device; the message lists those there are.
+        """
+        place = _device(device)
+        if self._method.weights is not None:
+            self._method = dataclasses.replace(self._method, weights=jax.device_put(self._method.weights, place))
+
+    # ---- What it says of itself --------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, str | float | int]:
+        """Return what the model maps and how, in plain values that an AnnData can store."""
+        source, target, config = self._spec.source, self._spec.target, self._coupling_config.resolved(self._problem)
+        known = {
+            "population_key": source.population_key,
+            "source": str(source.modality if source.category is None else source.category),
+            "target": str(target.modality if target.category is None else target.category),
+            "source_modality": source.modality,
+            "target_modality": target.modality,
+            "source_rep": source.rep,
+            "target_rep": target.rep,
+            "layer": source.layer,
+            "weights_key": source.weights_key,
+            "shared_rep": source.shared_rep if self._problem == "fused" else None,
+            "pairs_key": source.pairs_key if self._problem == "fused" else None,
+            "problem": self._problem,
+        }
+        if self._method.needs != "samples":
+            known |= {
+                "coupling": self._coupling_kind,
+                "cost": cost_name(config.cost),
+                "alpha": float(config.alpha) if self._problem == "fused" else None,
+                "epsilon": float(config.epsilon),
+                "tau_source": float(config.tau_source),
+                "tau_target": float(config.tau_target),
+            }
+        return {name: value for name, value in known.items() if value is not None}
+
+    def _method_line(self) -> str:
+        return f"method: {self._method.name}"
+
+    def __repr__(self) -> str:
+        """Describe data, problem and state in a few lines."""
+        source, target, stats = self._spec.source, self._spec.target, self.summary_stats
+        config = self._coupling_config.resolved(self._problem)
+        state = f"trained, {self.steps_} steps ({self.stopped_})" if self.is_trained_ else "not trained"
+        told_by = "" if source.population_key is None else f", by obs[{source.population_key!r}]"
+        reps = source.rep if self._spec.one_space else f"{source.rep} -> {target.rep}"
+        alpha = f", alpha {config.alpha:g}" if self._problem == "fused" else ""
+        solved = (
+            "no coupling"
+            if self._method.needs == "samples"
+            else f"{self._coupling_kind} coupling, cost {cost_name(config.cost)}{alpha}, epsilon {config.epsilon:g}, tau "
+            f"{config.tau_source:g} / {config.tau_target:g}"
+        )
+        return (
+            f"{type(self).__name__} model: {source.label} ({stats.n_source_cells} cells) -> {target.label} "
+            f"({stats.n_target_cells} cells){told_by}\n"
+            f"  representation: {reps} ({self._method.source_dim} -> {self._method.target_dim} features)\n"
+            f"  problem: {self._problem}, {solved}\n"
+            f"  {self._method_line()}\n"
+            f"  status: {state}"
+        )
+
+    @property
+    def summary_string(self) -> str:
+        """What the model is, as ``repr`` says."""
+        return repr(self)
+
+    def __dir__(self) -> list[str]:
+        """List names, less those of scvi-tools that make no sense here."""
+        return [name for name in super().__dir__() if not isinstance(vars(TransportModel).get(name), _Absent)]
+
+
+def _device(device: str | int | jax.Device) -> jax.Device:
+    if isinstance(device, jax.Device):
+        return device
+    there = jax.devices() + (jax.devices("cpu") if jax.default_backend() != "cpu" else [])
+    if isinstance(device, int) and not isinstance(device, bool) and 0 <= device < len(jax.devices()):
+        return jax.devices()[device]
+    platform, _, number = str(device).partition(":")
+    platforms = {"cuda": "gpu"}.get(platform, platform)
+    for candidate in there:
+        if candidate.platform == platforms and number in ("", str(candidate.id)):
+            return candidate
+    raise ValueError(one_of("device", device, [f"{one.platform}:{one.id}" for one in there]))
