@@ -1,6 +1,8 @@
 """The quadratic global coupling: closed forms, POT, known matches, and the report of its starts."""
 
+import contextlib
 import dataclasses
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,11 @@ import pytest
 from scipy.spatial.distance import cdist
 from tests.coupling.helpers import brute_force_cost, plan_of
 
+from scgenot._progress import Progress
 from scgenot.coupling import CouplingConfig, solve_coupling
+from scgenot.coupling._global_quadratic import quadratic_coupling
+from scgenot.coupling.quadratic._problem import in_shape, quadratic_cost, quadratic_problem
+from scgenot.coupling.quadratic._search import best_state, search
 from scgenot.datasets import quadratic_gaussian
 from scgenot.metrics import foscttm
 
@@ -26,6 +32,34 @@ def clouds():
     """Two unrelated clouds, in three and two dimensions, small enough for four indices."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(24, 3)).astype(np.float32), (rng.normal(size=(20, 2)) * [1.0, 0.4]).astype(np.float32)
+
+
+@pytest.fixture
+def compiled():
+    """Names of the programs that are compiled in a block."""
+
+    @contextlib.contextmanager
+    def listen():
+        names = []
+
+        class Heard(logging.Handler):
+            def emit(self, record):
+                if record.getMessage().startswith("Finished XLA compilation of"):
+                    names.append(record.getMessage().split()[4])
+
+        logger, heard = logging.getLogger("jax._src.dispatch"), Heard()
+        level, propagate = logger.level, logger.propagate
+        logger.addHandler(heard)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        try:
+            yield names
+        finally:
+            logger.removeHandler(heard)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+    return listen
 
 
 @pytest.fixture
@@ -114,11 +148,17 @@ def test_target_order_does_not_matter(shape_and_copy):
 
 def test_starts_are_reported_best_first(shape_and_copy):
     source, target, _ = shape_and_copy
-    found = solve(source, target).diagnostics
+    coupling = solve(source, target)
+    found = coupling.diagnostics
     polished = [start for start in found.starts if start.polished]
     assert found.converged and polished[0].converged
     assert [start.objective for start in polished] == sorted(start.objective for start in polished)
-    assert found.objective == polished[0].objective
+    # Of the plan that is returned, not only of the first in the list.
+    plan = plan_of(coupling)
+    x, y = (cdist(one, one) / cdist(one, one).mean() for one in (source, target))
+    value = np.sum(brute_force_cost(x, y, plan) * plan) + 0.002 * np.sum(plan * np.log(plan * 6400 + 1e-300))
+    assert polished[0].objective == pytest.approx(value, rel=1e-3)
+    assert polished[0].objective == min(start.objective for start in polished)
     assert {start.start for start in found.starts} >= {"product", "profiles", "components +++", "components -+-"}
     assert polished[0].overlap == 1.0 and all(0.0 <= start.overlap <= 1.0 + 1e-6 for start in polished)
     assert all(np.isnan(start.overlap) for start in found.starts if not start.polished)
@@ -141,8 +181,9 @@ def test_extension_is_the_formula_for_any_pair(clouds):
     expected -= np.sum(brute_force_cost(*within, plan) * plan)
     lifted = np.asarray(found.lift[0](new_source) @ found.lift[1](new_target).T)
     np.testing.assert_allclose(lifted, expected, rtol=1e-3, atol=1e-3 * expected.max())
-    # Squared Euclidean costs are sums of d + 2 products, and two more features hold the squares.
-    assert found.geometry.x.shape[1] == 3 + 2 + 2 or found.geometry.x.shape[1] == 2 + 2 + 2
+    # Squared Euclidean costs are sums of d + 2 products, and two more features hold the squares. The others only fill up.
+    features = np.asarray(found.geometry.x)
+    assert np.linalg.matrix_rank(features) <= 3 + 2 + 2 and features.shape[1] == 8 + 2
     np.testing.assert_allclose(
         found.extend(source, target).conditional(jax.random.key(0), np.arange(24), 4),
         found.conditional(jax.random.key(0), np.arange(24), 4),
@@ -200,6 +241,81 @@ def test_what_is_not_there_gets_an_answer(clouds, plain_calls):
         CouplingConfig(alpha=1.0)
     with pytest.raises(ValueError, match="inner_product.*within a population"):
         solve_coupling(jax.random.key(0), clouds[0], clouds[0], config=CouplingConfig(cost="inner_product"))
+
+
+def test_starts_are_chosen_at_a_small_epsilon_and_followed_to_a_large_one(shape_and_copy):
+    source, target, partner = shape_and_copy
+    sharp, soft = (solve(source, target, dataclasses.replace(EUCLIDEAN, epsilon=one)) for one in (0.002, 0.05))
+    polished = [start for start in soft.diagnostics.starts if start.polished]
+    assert polished[0].sharp == min(start.sharp for start in polished)
+    # Where they are chosen does not depend on what is asked for.
+    assert polished[0].sharp == pytest.approx(sharp.diagnostics.starts[0].sharp, rel=0.02)
+    assert soft.diagnostics.objective > 1.5 * sharp.diagnostics.objective and soft.diagnostics.converged
+    plan = plan_of(soft)
+    assert foscttm(plan @ target / plan.sum(axis=1, keepdims=True), target[partner]) < 0.1
+    assert soft.diagnostics.effective_targets > 3 * sharp.diagnostics.effective_targets
+
+
+def test_limits_act(shape_and_copy):
+    source, target, _ = shape_and_copy
+    limited = lambda **limits: solve(source, target, dataclasses.replace(EUCLIDEAN, **limits))
+    with pytest.warns(RuntimeWarning, match="did not converge in 1 linearisations"):
+        brief = limited(max_iterations=10)
+    assert brief.diagnostics.iterations == 1 and not brief.diagnostics.converged
+    loose, tight = limited(), limited(tolerance=1e-4, max_iterations=5000)
+    assert tight.diagnostics.starts[0].plan_change < 1e-4 < loose.diagnostics.starts[0].plan_change
+    assert tight.diagnostics.iterations > loose.diagnostics.iterations
+    blocked = limited(dense_limit=1000)
+    assert blocked.geometry.matrix is None and loose.geometry.matrix is not None
+    drawn = [np.asarray(one.conditional(jax.random.key(1), np.arange(80), 16)) for one in (loose, blocked)]
+    assert (drawn[0].min(axis=1) == drawn[1].min(axis=1)).mean() > 0.8
+
+
+def test_other_data_of_the_same_shape_compile_nothing(shape_and_copy, compiled):
+    source, target, _ = shape_and_copy
+    rng = np.random.default_rng(7)
+    solve(source, target)
+    with compiled() as programs:
+        solve(
+            np.float32(source * rng.gamma(2.0, size=source.shape)), np.float32(target + rng.normal(size=target.shape))
+        )
+        solve(source, target, dataclasses.replace(EUCLIDEAN, epsilon=0.01, tolerance=2e-3))
+    # Following to a larger epsilon takes what choosing at the small one took.
+    assert len(programs) <= 1, programs
+
+
+def test_cells_that_fill_up_a_shape_change_nothing(clouds):
+    within = [np.float32(cdist(one, one) / cdist(one, one).mean()) for one in clouds]
+    a, b = np.linspace(1, 2, 24, dtype=np.float32), np.linspace(2, 1, 20, dtype=np.float32)
+    problem = quadratic_problem(*within, a / a.sum(), b / b.sum(), 0.05)
+    whole, _ = in_shape(problem)
+    # 24 is a size of its own, 20 is not.
+    assert whole.shared.shape == (24, 24)
+    found, state = search(problem, shared=False), best_state(problem, None)[0]
+    assert np.asarray(found.state.plan)[:, 20:].max() == 0 and state.plan.shape == (24, 20)
+    expected = np.asarray(quadratic_cost(problem, state.plan))
+    np.testing.assert_allclose(np.asarray(quadratic_cost(whole, found.state.plan))[:, :20], expected, rtol=1e-4)
+    np.testing.assert_allclose(state.plan.sum(axis=1), problem.a, rtol=2e-2)
+
+
+def test_progress_tells_stages_and_what_remains(clouds):
+    class Heard(Progress):
+        stages, steps = [], 0
+
+        def stage(self, name, total=None):
+            self.stages.append((name, total))
+
+        def advance(self, steps=1, **seen):
+            self.steps += steps
+
+    heard = Heard()
+    a, b = jnp.full(24, 1 / 24), jnp.full(20, 1 / 20)
+    config = CouplingConfig(epsilon=0.05).resolved("quadratic")
+    found = quadratic_coupling(jax.random.key(0), *map(jnp.asarray, clouds), a, b, config, progress=heard)
+    names = [name for name, _ in heard.stages]
+    assert names == ["starts", "polishing the best starts", "following to the epsilon asked for"]
+    polished = sum(start.polished for start in found.starts)
+    assert heard.stages[1][1] == polished and heard.steps == len(found.starts) + 2 * polished
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ from scgenot.costs import displaced_cost
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._blocks import Block, BlockCoupling, solve_blocks
 from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._epsilon_scan import EpsilonScan, scan_epsilons
 from scgenot.coupling._kinds import Global, Kind, LowRank, Minibatch
-from scgenot.coupling._scan import TauScan, scan_taus
 from scgenot.coupling._solve import CouplingKind, available_couplings, kind_with_options, solve_coupling
+from scgenot.coupling._tau_scan import TauScan, scan_taus
 
 __all__ = [
     "Block",
@@ -15,6 +16,7 @@ __all__ = [
     "CouplingConfig",
     "CouplingKind",
     "Diagnostics",
+    "EpsilonScan",
     "Global",
     "Kind",
     "LowRank",
@@ -25,6 +27,7 @@ __all__ = [
     "available_couplings",
     "displaced_cost",
     "kind_with_options",
+    "scan_epsilons",
     "scan_taus",
     "solve_blocks",
     "solve_coupling",

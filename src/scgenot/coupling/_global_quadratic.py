@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._progress import SILENT, Progress
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._lift import lifted_cost, lifts
+from scgenot.coupling._lift import Lift, lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling.quadratic._iterate import Limits, settle
 from scgenot.coupling.quadratic._problem import quadratic_problem
@@ -24,6 +24,7 @@ __all__ = ["best_state", "quadratic_coupling"]
 
 # Sinkhorn iterations that a linearisation counts for in `max_iterations`: a round of it, which is what one near the end takes.
 _A_ROUND = 10
+_FEWEST_DIRECTIONS = 8
 
 
 def quadratic_coupling(
@@ -89,6 +90,7 @@ def quadratic_coupling(
 
     offset = -alpha * float(np.sum(state.quadratic * state.plan))
     lift = lifts((left.anchored, right.anchored), within, scales, state.plan, alpha, offset, config.epsilon)
+    lift = _filled_up(lift)
     between, features = lifted_cost(), (None, None)
     if fused is not None:
         lift, features = fused.added_to(lift, 1.0 - alpha), (fused.source, fused.target)
@@ -105,6 +107,15 @@ def quadratic_coupling(
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
     return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=found.starts)
+
+
+def _filled_up(lift: tuple[Lift, Lift]) -> tuple[Lift, Lift]:
+    """Return the lifts with directions of zeros, up to a power of two: how many there are varies with the data."""
+    rank = lift[0].map.shape[1]
+    more = max(2 ** int(np.ceil(np.log2(rank))), _FEWEST_DIRECTIONS) - rank
+    # Through NumPy: padding on the device would be compiled for each rank.
+    wider = (jnp.asarray(np.pad(np.asarray(one.map), [(0, 0), (0, more)])) for one in lift)
+    return tuple(dataclasses.replace(one, map=map_) for one, map_ in zip(lift, wider, strict=True))
 
 
 def _unfilled(found: Found, tolerance: float, n: int, m: int):

@@ -1,9 +1,10 @@
 """Tools over AnnData and MuData: results in, results out."""
 
+from scgenot.tl._suggest_epsilon import suggest_epsilon
 from scgenot.tl._suggest_tau import suggest_tau
 from scgenot.tl._transfer_labels import transfer_labels
 from scgenot.tl._transitions import transitions
 from scgenot.tl._transport import transport
 from scgenot.tl._transported_cells import transported_cells
 
-__all__ = ["suggest_tau", "transfer_labels", "transitions", "transport", "transported_cells"]
+__all__ = ["suggest_epsilon", "suggest_tau", "transfer_labels", "transitions", "transport", "transported_cells"]

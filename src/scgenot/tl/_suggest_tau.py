@@ -7,10 +7,11 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from anndata import AnnData
 
+from scgenot._progress import Progress
 from scgenot._rng import RNG, as_key
 from scgenot.costs import CostLike
 from scgenot.coupling import CouplingConfig, displaced_cost, scan_taus
-from scgenot.coupling._scan import EPSILONS, TAUS
+from scgenot.coupling._tau_scan import EPSILONS, TAUS
 
 
 def suggest_tau(
@@ -29,6 +30,7 @@ def suggest_tau(
     max_cells: int = 1000,
     key_added: str = "genot_taus",
     rng: RNG = 0,
+    progress_bar: bool = True,
     copy: bool = False,
 ) -> AnnData | None:
     """Scan tau and epsilon on the coupling alone, and suggest one of each.
@@ -63,6 +65,8 @@ def suggest_tau(
         Where the result goes.
     rng
         Seed or generator.
+    progress_bar
+        Whether to show how far the scan has come.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -97,19 +101,21 @@ def suggest_tau(
     ground = cost
     if displaced:
         ground = displaced_cost(cost, right.cells.mean(axis=0) - left.cells.mean(axis=0))
-    found = scan_taus(
-        as_key(rng),
-        left.cells,
-        right.cells,
-        taus=taus,
-        epsilons=epsilons,
-        source_weights=left.weights,
-        target_weights=right.weights,
-        source_labels=side_labels[0],
-        target_labels=side_labels[1],
-        config=CouplingConfig(cost=ground),
-        max_cells=max_cells,
-    )
+    with Progress(progress_bar, "Scan") as progress:
+        found = scan_taus(
+            as_key(rng),
+            left.cells,
+            right.cells,
+            taus=taus,
+            epsilons=epsilons,
+            source_weights=left.weights,
+            target_weights=right.weights,
+            source_labels=side_labels[0],
+            target_labels=side_labels[1],
+            config=CouplingConfig(cost=ground),
+            max_cells=max_cells,
+            progress=progress,
+        )
     params = {
         "population_key": population_key,
         "source": str(source),
