@@ -40,8 +40,8 @@ class Cost:
     pairwise: Pairwise
     symmetric: bool = False
 
-    def __call__(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        """Return the costs between all rows of `x` and all rows of `y`."""
+    def __call__(self, x: Float[Array, "n dx"], y: Float[Array, "m dy"]) -> Float[Array, "n m"]:
+        """Return the costs between all rows of `x` and all rows of `y`; most costs need rows of one width."""
         return self.pairwise(x, y)
 
     def swapped(self) -> Cost:
@@ -66,7 +66,7 @@ class _Swapped:
 
     pairwise: Pairwise
 
-    def __call__(self, x: Source, y: Target) -> Block:
+    def __call__(self, x: Float[Array, "n dx"], y: Float[Array, "m dy"]) -> Block:
         return self.pairwise(y, x).T
 
 

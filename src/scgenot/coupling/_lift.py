@@ -75,9 +75,30 @@ class Lift:
             blocks.append(parts)
         return jnp.concatenate(blocks)
 
+    def swapped(self) -> Lift:
+        """Return the same lift: it does not depend on which side is the source."""
+        return self
+
     def shared_features(self, cells, shared) -> Float[Array, "n s"]:
         """Return the shared features: the user's, or those by what is known of pairs."""
         return jnp.asarray(shared, jnp.float32) if self.profile is None else self.profile(cells)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoLift:
+    """In place of a lift where costs of new cells do not follow from what is known: says so."""
+
+    name: str
+
+    def swapped(self) -> NoLift:
+        """Return the same."""
+        return self
+
+    def __call__(self, cells: Float[Array | np.ndarray, "n d"], shared: None = None) -> Float[Array, "n f"]:
+        raise ValueError(
+            f"`cost`={self.name!r} is not symmetric, so that costs from the coupled cells to new ones do not follow from what is "
+            "known of these. Couple all cells at once, or make it symmetric."
+        )
 
 
 @jax.jit

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._lift import Lift
+from scgenot.coupling._given_costs import GivenLift
+from scgenot.coupling._lift import Lift, NoLift
 from scgenot.sinkhorn import Geometry, Potentials, draw_rows, extend_rows, pair_costs, soft_min_rows
 
 _ENTROPY_CELLS = 2048
@@ -34,7 +35,7 @@ class PotentialCoupling(Coupling):
     config: CouplingConfig
     kind: str
     scale: float
-    lift: tuple[Lift, Lift] | None = None
+    lift: tuple[Lift | GivenLift | NoLift, Lift | GivenLift | NoLift] | None = None
     starts: tuple[StartReport, ...] = ()
 
     @cached_property
@@ -122,7 +123,7 @@ class PotentialCoupling(Coupling):
             b=self.a,
             potentials=dataclasses.replace(found, u=found.v, v=found.u),
             config=self.config.swapped(),
-            lift=None if self.lift is None else self.lift[::-1],
+            lift=None if self.lift is None else tuple(one.swapped() for one in self.lift[::-1]),
         )
 
     def extend(

@@ -61,7 +61,13 @@ def cost_arrays(
     if problem == "linear" and any(given):
         # One matrix, given for either side: costs to all coupled cells of both populations, source first.
         joint = places[given.index(True)]
-        places, given, coupled = (joint, joint), [True, True], 2 * [np.concatenate(coupled)]
+        coupled = 2 * [np.concatenate(coupled)]
+        arrays = [
+            distances(data, joint, populations[0].rows[cells[0]], coupled[0]),
+            # What it costs to reach a target cell, which is what source cells want to know where costs are not symmetric.
+            distances(data, joint, coupled[1], populations[1].rows[cells[1]]).T,
+        ]
+        return CostArrays(arrays[0], arrays[1], (True, True), shared)
     arrays = [
         distances(data, place, population.rows[some], own) if has else population.cells[some]
         for place, has, population, some, own in zip(places, given, populations, cells, coupled, strict=True)
