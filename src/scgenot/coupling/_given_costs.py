@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot._blocks import matmul
 from scgenot.costs import Cost, check_cells, check_square, matrix_scale
 from scgenot.coupling._config import CouplingConfig
 from scgenot.sinkhorn import Geometry
@@ -41,7 +41,7 @@ class Given:
         source, target = (side[:, -1].astype(jnp.int32) for side in (x, y))
         to_known = x[:, : self.m][:, jnp.maximum(target, 0)]
         from_known = y[:, : self.n][:, jnp.maximum(source, 0)].T
-        between_new = jnp.matmul(x[:, self.m : -1], y[:, self.n : -1].T, precision=jax.lax.Precision.HIGHEST)
+        between_new = matmul(x[:, self.m : -1], y[:, self.n : -1].T)
         return jnp.where(target[None, :] >= 0, to_known, jnp.where(source[:, None] >= 0, from_known, between_new))
 
 

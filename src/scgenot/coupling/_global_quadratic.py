@@ -22,6 +22,7 @@ from scgenot.sinkhorn import Geometry, Potentials, refine_potentials
 
 _POLISHED = 3
 _MAX_POLISH = 200
+_PROBES = 256
 # Objectives closer than this are one optimum reached twice: only one of the two starts is polished.
 _SAME = 1e-4
 
@@ -82,14 +83,15 @@ def quadratic_coupling(
     state, reports = best_state(problem, shared_costs)
 
     offset = -alpha * float(jnp.sum(state.quadratic * state.plan))
-    lift = lifts((left.anchored, right.anchored), within, scales, state.plan, alpha, offset, config.epsilon)
+    whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
+    anchored, probes = (left.anchored, right.anchored), None if whole else (_some(left), _some(right))
+    lift = lifts(anchored, within, scales, state.plan, alpha, offset, config.epsilon, probes)
     between, features = lifted_cost(), (None, None)
     if fused is not None:
         lift, features = fused.added_to(lift, 1.0 - alpha), (fused.source, fused.target)
         between = lifted_cost(lift[0].map.shape[1] + 2, fused.cost)
     geometry = Geometry(lift[0](source, features[0]), lift[1](target, features[1]), 1.0 / config.epsilon, between)
     matrix, u, v, violation = settle(problem, state)
-    whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     if whole:
         geometry, winner = dataclasses.replace(geometry, matrix=matrix), reports[0]
         potentials = Potentials(u, v, float(violation), winner.iterations, winner.converged)
@@ -99,6 +101,15 @@ def quadratic_coupling(
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
     return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=tuple(reports))
+
+
+def _some(side: Side) -> Float[np.ndarray, "k d"]:
+    """Return cells that are no landmarks, where there are some, to measure how well lifted costs hold between them."""
+    others = np.setdiff1d(np.arange(len(side.cells)), side.chosen)
+    others = others if len(others) else side.chosen
+    return np.asarray(side.cells)[
+        others[np.linspace(0, len(others) - 1, min(len(others), _PROBES)).round().astype(int)]
+    ]
 
 
 def best_state(
