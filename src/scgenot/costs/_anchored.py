@@ -7,6 +7,8 @@ import abc
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import not_finite
+
 
 class Anchored(abc.ABC):
     """Unscaled costs from any cells to anchors: some cells of the population that a cost was fitted on."""
@@ -63,11 +65,9 @@ def check_cells(cells: Float[Array | np.ndarray, "n d"], width: int | None = Non
             f"`cells` must have the {width} columns that the cost was fitted with, got {cells.shape[1]}. "
             "Give the same representation."
         )
-    wrong = np.flatnonzero(~np.isfinite(cells).all(axis=1))
-    if len(wrong):
-        listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    if wrong := not_finite(cells):
         raise ValueError(
-            f"`cells` must be finite, got NaN or inf in {len(wrong)} rows (first rows: {listed}). Remove these cells."
+            f"`cells` must be finite, got NaN or inf in {wrong[0]} rows (first rows: {wrong[1]}). Remove these cells."
         )
     return cells
 

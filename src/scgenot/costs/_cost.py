@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import rows_per_block
 from scgenot.costs._anchored import Anchored, AnchoredCost, check_anchors
 
 Block: TypeAlias = Float[Array, "n m"]
 Source: TypeAlias = Float[Array, "n d"]
 Target: TypeAlias = Float[Array, "m d"]
 Pairwise: TypeAlias = Callable[[Source, Target], Block]
-
-_ENTRIES = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +93,7 @@ class _ToPoints(Anchored):
                 f"`cells` must have the {self.points.shape[1]} columns that the cost was fitted with, "
                 f"got {cells.shape[1]}. Give the same representation."
             )
-        rows = max(1, _ENTRIES // len(self.points))
+        rows = rows_per_block(len(self.points))
         found = np.empty((len(cells), len(self.points)), np.float32)
         for i in range(0, len(cells), rows):
             some = cells[i : i + rows]

@@ -88,6 +88,8 @@ class CouplingConfig:
         check_count("max_iterations", self.max_iterations)
         check_count("n_draws", self.n_draws)
         check_count("rank", self.rank)
+        check_count("dense_limit", self.dense_limit, remedy="1 stores no costs.")
+        check_count("coarse_limit", self.coarse_limit, remedy="2**24 suits most problems.")
 
     def resolved(self, problem: str) -> CouplingConfig:
         """Return the config with the problem's own cost and epsilon where none was chosen."""
