@@ -9,7 +9,7 @@ from jaxtyping import TypeCheckError
 from ott.geometry import costs as ott_costs
 from scipy.spatial.distance import cdist
 
-from scgenot.costs import Cost, available_costs, cost_scale, register_cost, resolve_cost
+from scgenot.costs import Cost, available_costs, cost_scale, displaced_cost, register_cost, resolve_cost
 from scgenot.coupling import CouplingConfig, solve_coupling
 
 SCIPY = {"sqeuclidean": "sqeuclidean", "euclidean": "euclidean", "cosine": "cosine", "pearson": "correlation"}
@@ -208,3 +208,37 @@ def test_a_new_cost_is_one_registration(clouds):
 def test_cost_objects_pass_through():
     cost = Cost("mine", lambda x, y: x @ y.T)
     assert resolve_cost(cost) is cost
+
+
+@pytest.mark.parametrize("make", [lambda p: ott_costs.PNormP(p), lambda p: ott_costs.Cosine(ridge=p)])
+def test_equal_ott_costs_are_compiled_once(make, clouds, plain_calls):
+    first, again, other = resolve_cost(make(1.5)), resolve_cost(make(1.5)), resolve_cost(make(1.25))
+    assert first == again and hash(first) == hash(again)
+    assert first != other
+    from scgenot.costs._cost import block
+
+    before = block._cache_size()
+    sizes = []
+    for cost in (first, again, other):
+        block(cost, *clouds)
+        sizes.append(block._cache_size() - before)
+    assert sizes == [1, 1, 2]
+
+
+def test_a_taken_name_is_not_overwritten_in_passing():
+    from scgenot import costs
+
+    before = resolve_cost("cosine")
+    with pytest.raises(ValueError, match="'cosine' is a cost already.*`overwrite=True`"):
+        register_cost("cosine")(lambda x, y: x @ y.T)
+    assert resolve_cost("cosine") is before
+    try:
+        register_cost("cosine", overwrite=True)(lambda x, y: x @ y.T)
+        assert resolve_cost("cosine") is not before
+    finally:
+        costs._COSTS["cosine"] = before
+
+
+def test_a_cost_over_the_population_cannot_be_displaced():
+    with pytest.raises(ValueError, match="'geodesic' is a cost over the whole population.*'sqeuclidean'"):
+        displaced_cost("geodesic", np.zeros(5))

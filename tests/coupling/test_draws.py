@@ -12,7 +12,7 @@ from scipy.stats import chi2
 from scgenot.costs import resolve_cost
 from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.datasets import gaussian_pair
-from scgenot.sinkhorn._geometry import Geometry, draw_rows
+from scgenot.sinkhorn import Geometry, draw_rows
 
 LIMITS = pytest.mark.parametrize("limits", [{}, {"dense_limit": 1}], ids=["dense", "blocked"])
 
@@ -292,3 +292,24 @@ def test_draws_skip_bins_without_mass(rng):
     counts = np.bincount(drawn.ravel(), minlength=1000)[used]
     statistic, limit = chi_square(counts, np.full(used.sum(), 8000 / used.sum()))
     assert statistic < limit
+
+
+def test_memory_of_draws_does_not_grow_with_their_number(plain_calls):
+    geometry = Geometry(jnp.zeros((1000, 2)), jnp.zeros((1000, 2)), 1.0, resolve_cost("sqeuclidean"))
+    held = []
+    for n_draws in (64, 2048):
+        arguments = geometry, jnp.zeros(1000), jax.random.key(0), jnp.arange(1000)
+        analysis = draw_rows.lower(*arguments, n_draws=n_draws).compile().memory_analysis()
+        if analysis is None:
+            pytest.skip("this backend does not report memory")
+        held.append(analysis.temp_size_in_bytes)
+    # 1000 rows x 2048 draws x (a quantile and an index, in and out of order): 8 MB each; a bin of weights for each is 1 GB.
+    assert held[1] - held[0] < 100e6
+
+
+def test_many_draws_follow_the_row(clouds):
+    coupling = solve_coupling(jax.random.key(0), *clouds, config=CouplingConfig(epsilon=0.1))
+    # No multiple of the draws that are looked up at once.
+    drawn = np.asarray(coupling.conditional(jax.random.key(1), jnp.arange(20), 2001))
+    for row, draws in zip(rows_of(coupling), drawn, strict=True):
+        assert np.abs(np.bincount(draws, minlength=300) - 2001 * row).max() < 2

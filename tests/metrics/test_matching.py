@@ -91,3 +91,10 @@ def test_k_neighbours_vote_by_majority():
 def test_bad_labels_are_refused(x_labels, y_labels, k, message):
     with pytest.raises(ValueError, match=message):
         label_transfer_accuracy(np.zeros((3, 2)), x_labels, np.zeros((4, 2)), y_labels, k=k)
+
+
+def test_whole_number_labels_equal_their_objects(rng):
+    x = rng.normal(size=(20, 2))
+    labels = rng.integers(0, 3, 20)
+    for one, other in ((labels, labels.astype(object)), (labels.astype(object), labels)):
+        assert label_transfer_accuracy(x, one, x, other, k=1) == 1.0

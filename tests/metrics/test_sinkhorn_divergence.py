@@ -1,13 +1,13 @@
 """Sinkhorn divergence: against POT's plans with the objective written out."""
 
 import warnings
-from functools import partial
 
 import numpy as np
 import ot
 import pytest
 
-from scgenot.metrics import _sinkhorn, _sinkhorn_blocks, sinkhorn_divergence, wasserstein
+from scgenot.metrics import _sinkhorn, sinkhorn_divergence, wasserstein
+from scgenot.sinkhorn import Geometry
 
 
 def by_pot(x, y, fraction):
@@ -58,10 +58,8 @@ def test_says_when_it_did_not_converge(samples, monkeypatch):
         warnings.simplefilter("error")
         sinkhorn_divergence(*samples)
     monkeypatch.setattr(_sinkhorn, "_MAX_ITERATIONS", 10)
-    _sinkhorn._divergence.clear_cache()
     with pytest.warns(RuntimeWarning, match="did not converge within 10 iterations"):
         sinkhorn_divergence(*samples, epsilon=0.001)
-    _sinkhorn._divergence.clear_cache()
 
 
 @pytest.mark.usefixtures("without_shape_checks")
@@ -73,9 +71,15 @@ def test_bad_input_is_refused(samples):
 
 @pytest.fixture
 def in_blocks(monkeypatch):
-    """Samples of any size count as large, and a block holds a few rows of costs."""
+    """Samples of any size count as large; what is stored is refused."""
     monkeypatch.setattr(_sinkhorn, "MAX_ROWS", 10)
-    monkeypatch.setattr(_sinkhorn, "blocked_divergence", partial(_sinkhorn.blocked_divergence, entries=7 * 45))
+    stored = Geometry.stored
+
+    def few(self):
+        assert self.shape[0] * self.shape[1] <= 64 * 64, "a matrix of costs above the limit"
+        return stored(self)
+
+    monkeypatch.setattr(Geometry, "stored", few)
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.5])
@@ -91,9 +95,20 @@ def test_blocks_say_when_they_did_not_converge(samples, in_blocks, monkeypatch):
         sinkhorn_divergence(*samples, epsilon=0.001)
 
 
-def test_no_array_of_costs_is_larger_than_a_block():
-    n, m, entries = 600, 500, 5000
-    arguments = np.zeros((n, 2), np.float32), np.zeros((m, 2), np.float32), np.float32(0.1)
-    for function, points in ((_sinkhorn_blocks._across, arguments), (_sinkhorn_blocks._within, arguments[::2])):
-        compiled = function.lower(*points, max_iterations=5, entries=entries).compile()
-        assert compiled.memory_analysis().temp_size_in_bytes < 20 * entries * 4 < n * m * 4
+@pytest.mark.parametrize("blocks", [False, True])
+def test_weights_count_as_repeated_points(samples, blocks, request, rng):
+    if blocks:
+        request.getfixturevalue("in_blocks")
+    x, y = samples
+    times = rng.integers(0, 4, len(x))
+    found = sinkhorn_divergence(x, y, epsilon=0.1, x_weights=times)
+    # The scale of epsilon is the mean cost, which repetition changes alike.
+    assert found == pytest.approx(by_pot(np.repeat(x, times, axis=0), y, 0.1), rel=1e-3)
+    assert found != pytest.approx(sinkhorn_divergence(x, y, epsilon=0.1), rel=1e-2)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("wrong", [np.ones(3), -np.ones(60), np.zeros(60), np.full(60, np.nan)])
+def test_wrong_weights_are_refused(samples, wrong):
+    with pytest.raises(ValueError, match="`x_weights` must"):
+        sinkhorn_divergence(*samples, x_weights=wrong)

@@ -9,7 +9,14 @@ costs that were computed elsewhere (:class:`Precomputed`). Both kinds have ``fit
 from any cells to chosen cells of that population.
 """
 
-from scgenot.costs._anchored import Anchored, AnchoredCost
+from scgenot.costs._anchored import (
+    Anchored,
+    AnchoredCost,
+    check_cells,
+    check_square,
+    check_symmetric,
+    is_symmetric,
+)
 from scgenot.costs._cost import Block, Cost, CostLike, Pairwise, Source, Target
 from scgenot.costs._displaced import displaced_cost, settled
 from scgenot.costs._geodesic import Geodesic
@@ -31,9 +38,13 @@ __all__ = [
     "Source",
     "Target",
     "available_costs",
+    "check_cells",
     "check_scale_cost",
+    "check_square",
+    "check_symmetric",
     "cost_scale",
     "displaced_cost",
+    "is_symmetric",
     "matrix_scale",
     "register_cost",
     "resolve_cost",

@@ -7,6 +7,8 @@ import abc
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import not_finite
+
 
 class Anchored(abc.ABC):
     """Unscaled costs from any cells to anchors: some cells of the population that a cost was fitted on."""
@@ -63,10 +65,33 @@ def check_cells(cells: Float[Array | np.ndarray, "n d"], width: int | None = Non
             f"`cells` must have the {width} columns that the cost was fitted with, got {cells.shape[1]}. "
             "Give the same representation."
         )
-    wrong = np.flatnonzero(~np.isfinite(cells).all(axis=1))
-    if len(wrong):
-        listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    if wrong := not_finite(cells):
         raise ValueError(
-            f"`cells` must be finite, got NaN or inf in {len(wrong)} rows (first rows: {listed}). Remove these cells."
+            f"`cells` must be finite, got NaN or inf in {wrong[0]} rows (first rows: {wrong[1]}). Remove these cells."
         )
     return cells
+
+
+def check_square(shape: tuple[int, ...]) -> None:
+    """Raise a ``ValueError`` unless there is one given cost for each pair of cells."""
+    if shape[0] != shape[1]:
+        raise ValueError(
+            f"with the cost 'precomputed', `cells` must be square: costs between all cells, got shape {shape}. "
+            "Give the matrix of all pairwise costs, or name a cost that is computed from features."
+        )
+
+
+def is_symmetric(costs: Float[np.ndarray, "k k"]) -> bool:
+    """Return whether costs are the same in both directions, but for rounding."""
+    # 1e-4 of the largest: distances as roots of squares that cancel are off by 3e-4 of it only where they should be 0.
+    return bool(np.abs(costs - costs.T).max() <= 1e-4 * max(float(np.abs(costs).max()), 1e-30))
+
+
+def check_symmetric(name: str, costs: Float[np.ndarray, "k k"]) -> None:
+    """Raise a ``ValueError`` where costs within a population differ by direction: quadratic problems have no direction."""
+    if not is_symmetric(costs):
+        raise ValueError(
+            f"quadratic problems need symmetric costs within a population, got {name!r} with costs that differ by up to "
+            f"{float(np.abs(costs - costs.T).max()):.3g} between the two directions. Give the average of both: "
+            "`(costs + costs.T) / 2`, or `lambda x, y: (cost(x, y) + cost(y, x)) / 2`."
+        )

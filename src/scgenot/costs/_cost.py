@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import rows_per_block
 from scgenot.costs._anchored import Anchored, AnchoredCost, check_anchors
 
 Block: TypeAlias = Float[Array, "n m"]
 Source: TypeAlias = Float[Array, "n d"]
 Target: TypeAlias = Float[Array, "m d"]
 Pairwise: TypeAlias = Callable[[Source, Target], Block]
-
-_ENTRIES = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Cost:
     pairwise: Pairwise
     symmetric: bool = False
 
-    def __call__(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        """Return the costs between all rows of `x` and all rows of `y`."""
+    def __call__(self, x: Float[Array, "n dx"], y: Float[Array, "m dy"]) -> Float[Array, "n m"]:
+        """Return the costs between all rows of `x` and all rows of `y`; most costs need rows of one width."""
         return self.pairwise(x, y)
 
     def swapped(self) -> Cost:
@@ -66,7 +65,7 @@ class _Swapped:
 
     pairwise: Pairwise
 
-    def __call__(self, x: Source, y: Target) -> Block:
+    def __call__(self, x: Float[Array, "n dx"], y: Float[Array, "m dy"]) -> Block:
         return self.pairwise(y, x).T
 
 
@@ -94,7 +93,7 @@ class _ToPoints(Anchored):
                 f"`cells` must have the {self.points.shape[1]} columns that the cost was fitted with, "
                 f"got {cells.shape[1]}. Give the same representation."
             )
-        rows = max(1, _ENTRIES // len(self.points))
+        rows = rows_per_block(len(self.points))
         found = np.empty((len(cells), len(self.points)), np.float32)
         for i in range(0, len(cells), rows):
             some = cells[i : i + rows]

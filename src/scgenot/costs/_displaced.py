@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot.costs._anchored import AnchoredCost
 from scgenot.costs._cost import Cost, CostLike
 from scgenot.costs._registry import resolve_cost
 
@@ -45,9 +46,14 @@ def displaced_cost(cost: CostLike, shift: Float[Array | np.ndarray, " d"]) -> Co
     Raises
     ------
     ValueError
-        If `shift` is not one finite number for each feature, or the cost is not known.
+        If `shift` is not one finite number for each feature, or the cost is not known or needs the whole population.
     """
     base = resolve_cost(cost)
+    if isinstance(base, AnchoredCost):
+        raise ValueError(
+            f"`cost`={base.name!r} is a cost over the whole population, which cannot be moved. Choose one between features, such "
+            "as 'sqeuclidean'."
+        )
     values = np.asarray(shift, np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(

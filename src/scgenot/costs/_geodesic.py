@@ -11,13 +11,12 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 from scipy.sparse.csgraph import dijkstra
 
+from scgenot._blocks import rows_per_block
 from scgenot._messages import check_count, check_positive, one_of
 from scgenot.costs._anchored import Anchored, AnchoredCost, check_anchors
 from scgenot.costs._graph import METRICS, Metric, Nodes, neighbour_graph
 from scgenot.costs._heat import bandwidth, heat_logs
 from scgenot.costs._registry import register_cost
-
-_ENTRIES = 2**22
 
 
 @register_cost("geodesic")
@@ -118,7 +117,7 @@ class Geodesic(AnchoredCost):
 def _path_lengths(lengths: sp.csr_array, ends: Int[np.ndarray, " k"]) -> Float[np.ndarray, "u k"]:
     """Return the lengths of the shortest paths from all nodes to `ends`; inf where there is none."""
     found = np.empty((lengths.shape[0], len(ends)), np.float32)
-    step = max(1, _ENTRIES // lengths.shape[0])
+    step = rows_per_block(lengths.shape[0])
     for i in range(0, len(ends), step):
         found[:, i : i + step] = dijkstra(lengths, directed=True, indices=ends[i : i + step]).T
     return found
@@ -150,7 +149,7 @@ class _ShortestPaths(Anchored):
         nodes, lengths, known = self.nodes.links(cells)
         found = self.table[nodes[:, 0]]
         new = np.flatnonzero(~known)
-        step = max(1, _ENTRIES // self.table.shape[1])
+        step = rows_per_block(self.table.shape[1])
         for i in range(0, len(new), step):
             some = new[i : i + step]
             best = np.full((len(some), self.table.shape[1]), np.inf, np.float32)
@@ -193,7 +192,7 @@ class _Heat(Anchored):
         nodes, lengths, known = self.nodes.links(cells)
         found = self.logs[nodes[:, 0]]
         new = np.flatnonzero(~known)
-        step = max(1, _ENTRIES // self.logs.shape[1])
+        step = rows_per_block(self.logs.shape[1])
         for i in range(0, len(new), step):
             some = new[i : i + step]
             exponents = -0.5 * np.square(lengths[some] / self.bandwidth)

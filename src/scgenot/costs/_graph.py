@@ -12,11 +12,11 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 
+from scgenot._blocks import rows_per_block
 from scgenot.costs._anchored import check_cells
 
 Metric = Literal["euclidean", "cosine", "correlation"]
 METRICS: tuple[str, ...] = ("euclidean", "cosine", "correlation")
-_ENTRIES = 2**22
 # Default numbers of neighbours, in units of log N: the fewest, and the most that are tried to connect the graph.
 _FEWEST, _MOST = 1, 3
 
@@ -103,7 +103,7 @@ class Nodes:
         vectors = self.embedding(check_cells(cells, self.vectors.shape[1]))
         nodes = self.search.kneighbors(vectors, return_distance=False)
         lengths = np.empty(nodes.shape)
-        step = max(1, _ENTRIES // (nodes.shape[1] * vectors.shape[1]))
+        step = rows_per_block(nodes.shape[1] * vectors.shape[1])
         for i in range(0, len(nodes), step):
             some = slice(i, i + step)
             lengths[some] = self.embedding.lengths(vectors[some, None, :], self.vectors[nodes[some]])
@@ -211,7 +211,7 @@ def _symmetric(
     source, target = np.repeat(np.arange(u), k), neighbours.reshape(-1).astype(np.int64)
     pairs = np.unique(np.minimum(source, target) * u + np.maximum(source, target))
     low, high = pairs // u, pairs % u
-    step = max(1, _ENTRIES // vectors.shape[1])
+    step = rows_per_block(vectors.shape[1])
     lengths = np.ones(len(pairs))
     if not hops:
         for i in range(0, len(pairs), step):

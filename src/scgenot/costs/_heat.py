@@ -6,7 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-_ENTRIES = 2**22
+from scgenot._blocks import rows_per_block
+
 _ACCURACY = 1e-7
 # Weaker links than this would count as none after a few dozen steps.
 _WEAKEST = 1e-12
@@ -36,7 +37,7 @@ def heat_logs(lengths: sp.csr_array, ends: Int[np.ndarray, " k"], time: float) -
     roots = sp.diags_array(1.0 / np.sqrt(degrees))
     steps = (roots @ weights @ roots).tocsr()
     logs = np.empty((lengths.shape[0], len(ends)), np.float32)
-    block = max(1, _ENTRIES // lengths.shape[0])
+    block = rows_per_block(lengths.shape[0])
     for i in range(0, len(ends), block):
         logs[:, i : i + block] = _logs(steps, ends[i : i + block], time)
     return logs

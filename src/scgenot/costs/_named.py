@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from scgenot._blocks import matmul
 from scgenot.costs._cost import Block, Source, Target
 from scgenot.costs._registry import register_cost
 
@@ -17,7 +18,7 @@ def _sqeuclidean(x: Source, y: Target) -> Block:
     centre = y.mean(axis=0)
     x, y = x - centre, y - centre
     squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None, :]
-    return jnp.maximum(squares - 2.0 * x @ y.T, 0.0)
+    return jnp.maximum(squares - 2.0 * matmul(x, y.T), 0.0)
 
 
 @register_cost("euclidean")
@@ -28,7 +29,7 @@ def _euclidean(x: Source, y: Target) -> Block:
 @register_cost("cosine")
 def _cosine(x: Source, y: Target) -> Block:
     """One minus the cosine of the angle: in [0, 2]."""
-    return jnp.maximum(1.0 - _unit(x) @ _unit(y).T, 0.0)
+    return jnp.maximum(1.0 - matmul(_unit(x), _unit(y).T), 0.0)
 
 
 @register_cost("pearson")
@@ -40,7 +41,7 @@ def _pearson(x: Source, y: Target) -> Block:
 @register_cost("inner_product")
 def _inner_product(x: Source, y: Target) -> Block:
     """Inner product; within populations only (quadratic problems)."""
-    return x @ y.T
+    return matmul(x, y.T)
 
 
 def _unit(x: Source) -> Source:

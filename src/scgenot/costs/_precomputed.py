@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot.costs._anchored import Anchored, AnchoredCost, check_anchors, check_cells
+from scgenot.costs._anchored import Anchored, AnchoredCost, check_anchors, check_cells, check_square
 from scgenot.costs._registry import register_cost
 
 
@@ -16,7 +16,8 @@ from scgenot.costs._registry import register_cost
 class Precomputed(AnchoredCost):
     """Costs that were computed elsewhere: a cell *is* its row of costs to all cells of the population.
 
-    As ``metric="precomputed"`` of scikit-learn. The population is then a square matrix; a new cell is a row as wide.
+    As ``metric="precomputed"`` of scikit-learn. The population is then a square matrix; a new cell is a row as wide. Costs
+    may differ by direction in linear problems, which take those from source to target cells; quadratic ones refuse them.
     """
 
     name = "precomputed"
@@ -29,11 +30,7 @@ class Precomputed(AnchoredCost):
         ValueError
             If `cells` is not square, not finite, or `anchors` are no rows of it.
         """
-        if cells.shape[0] != cells.shape[1]:
-            raise ValueError(
-                f"with the cost 'precomputed', `cells` must be square: costs between all cells, got shape {cells.shape}. "
-                "Give the matrix of all pairwise costs, or name a cost that is computed from features."
-            )
+        check_square(cells.shape)
         check_cells(cells)
         return _Columns(len(cells), check_anchors(anchors, len(cells)))
 

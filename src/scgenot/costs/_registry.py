@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from scgenot._messages import one_of
 from scgenot.costs._anchored import AnchoredCost
-from scgenot.costs._cost import AllPairs, Cost, CostLike
+from scgenot.costs._cost import AllPairs, Block, Cost, CostLike, Source, Target
 
 _COSTS: dict[str, Cost | AnchoredCost] = {}
 _Registered = TypeVar("_Registered", bound=Callable[..., Any])
 
 
-def register_cost(name: str) -> Callable[[_Registered], _Registered]:
-    """Make a symmetric pairwise function, or an :class:`AnchoredCost` with its defaults, known under `name`."""
+def register_cost(name: str, *, overwrite: bool = False) -> Callable[[_Registered], _Registered]:
+    """Make a symmetric pairwise function, or an :class:`AnchoredCost` with its defaults, known under `name`.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken, unless `overwrite`: models that were saved with it would load with another cost.
+    """
 
     def decorate(cost: _Registered) -> _Registered:
+        if name in _COSTS and not overwrite:
+            raise ValueError(f"`name`={name!r} is a cost already. Choose another name, or pass `overwrite=True`.")
         anchored = isinstance(cost, type) and issubclass(cost, AnchoredCost)
         _COSTS[name] = cost() if anchored else Cost(name, cost, symmetric=True)
         return cost
@@ -59,8 +70,36 @@ def resolve_cost(cost: CostLike) -> Cost | AnchoredCost:
         )
     # OTT's cost functions have `all_pairs`; asking for it spares importing OTT here.
     if hasattr(cost, "all_pairs"):
-        return Cost(type(cost).__name__, cost.all_pairs)
+        return Cost(type(cost).__name__, _OTTPairs.of(cost))
     return Cost(getattr(cost, "__name__", type(cost).__name__), AllPairs(cost))
+
+
+@dataclasses.dataclass(frozen=True)
+class _OTTPairs:
+    """An OTT cost as a function of two blocks; equal costs compare equal (OTT's do not), so nothing recompiles."""
+
+    kind: type
+    values: tuple[Any, ...]
+    cost: Any = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, cost: Any) -> _OTTPairs:
+        return cls(type(cost), tuple((name, _comparable(value)) for name, value in sorted(vars(cost).items())), cost)
+
+    def __call__(self, x: Source, y: Target) -> Block:
+        return self.cost.all_pairs(x, y)
+
+
+def _comparable(value: Any) -> Any:
+    if hasattr(value, "__array__"):
+        array = np.asarray(value)
+        return array.dtype.str, array.shape, array.tobytes()
+    try:
+        hash(value)
+    except TypeError:
+        # Equal to itself alone: costs may then be compiled again, but are never confused.
+        return id(value)
+    return value
 
 
 def resolve_cost_pair(cost: CostLike | tuple[CostLike, CostLike]) -> tuple[Cost | AnchoredCost, Cost | AnchoredCost]:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot._blocks import rows_per_block
 from scgenot._messages import check_positive, one_of
 from scgenot.costs._cost import Cost, block
 
@@ -17,7 +18,6 @@ ScaleCost: TypeAlias = Literal["mean", "max"] | float
 _ZERO = 1e-36
 # A sample of this many cells a side gives the mean cost to about 0.1 %, which is all that a unit needs.
 _SCALE_CELLS = 8192
-_ENTRIES = 2**22
 
 
 def cost_scale(
@@ -50,7 +50,7 @@ def cost_scale(
         return float(scale_cost)
     rng = np.random.default_rng(seed)
     x, y = (_some_rows(rng, np.asarray(points)) for points in (x, y))
-    rows = max(1, _ENTRIES // len(y))
+    rows = rows_per_block(len(y))
     blocks = (np.asarray(block(cost, x[i : i + rows], y)) for i in range(0, len(x), rows))
     return _reduced(blocks, scale_cost, f"the cost {cost.name!r} gave values that are not finite between these cells")
 
@@ -77,7 +77,7 @@ def matrix_scale(costs: Float[Array | np.ndarray, "n m"], scale_cost: ScaleCost 
     check_scale_cost(scale_cost)
     if not isinstance(scale_cost, str):
         return float(scale_cost)
-    rows = max(1, _ENTRIES // costs.shape[1])
+    rows = rows_per_block(costs.shape[1])
     blocks = (np.asarray(costs[i : i + rows]) for i in range(0, len(costs), rows))
     return _reduced(blocks, scale_cost, "`costs` has entries that are not finite")
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from scgenot.costs import AnchoredCost, cost_scale, matrix_scale, resolve_cost
+from scgenot.costs import AnchoredCost, Precomputed, cost_scale, is_symmetric, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._lift import Lift, anchor_lifts, lifted_cost
+from scgenot.coupling._given_costs import given_costs
+from scgenot.coupling._lift import Lift, NoLift, anchor_lifts, lifted_cost
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.sinkhorn import Geometry, solve_potentials
 
@@ -33,7 +34,7 @@ def linear_coupling(
     key
         Chooses the subsets that large problems start from.
     source, target
-        Cells of the two populations, in one space.
+        Cells of the two populations, in one space. Costs are always those from source to target cells.
     a, b
         Marginals; each sums to 1.
     config
@@ -49,7 +50,9 @@ def linear_coupling(
             "`cost`='inner_product' compares cells within a population, in quadratic problems. Use 'cosine'."
         )
     lift = None
-    if isinstance(cost, AnchoredCost):
+    if isinstance(cost, Precomputed):
+        geometry, lift, scale = given_costs(source, target, config)
+    elif isinstance(cost, AnchoredCost):
         geometry, lift, scale = _anchored(key, cost, source, target, config)
     else:
         scale = cost_scale(cost, source, target, config.scale_cost)
@@ -62,8 +65,14 @@ def linear_coupling(
 
 def _anchored(
     key: jax.Array, cost: AnchoredCost, source, target, config: CouplingConfig
-) -> tuple[Geometry, tuple[Lift, Lift], float]:
-    """Return costs over the joint population, exact where it is small, through landmarks where it is not."""
+) -> tuple[Geometry, tuple[Lift, Lift] | tuple[NoLift, NoLift], float]:
+    """Return costs over the joint population, exact where it is small, through landmarks where it is not.
+
+    Raises
+    ------
+    ValueError
+        If the population is not small, and its costs differ by direction: of those from a landmark nothing is known.
+    """
     n = len(source)
     joint = np.concatenate([np.asarray(source), np.asarray(target)])
     anchors = np.arange(len(joint))
@@ -74,8 +83,18 @@ def _anchored(
     within = np.asarray(fitted(joint[anchors]))
     across = within[np.ix_(anchors < n, anchors >= n)]
     scale = matrix_scale(across if across.size else within, config.scale_cost)
+    inverse, whole = 1.0 / config.epsilon, len(anchors) == len(joint)
+    if not is_symmetric(within):
+        if not whole:
+            raise ValueError(
+                f"`cost`={cost.name!r} is not symmetric, so that {len(joint)} cells cannot be coupled through landmarks. Give "
+                f"at least {-(-len(joint) // 2)} `landmarks`, got {config.landmarks}, or make it symmetric."
+            )
+        matrix = jnp.asarray(across / scale, jnp.float32)
+        geometry = Geometry(jnp.asarray(source), jnp.asarray(target), inverse, lifted_cost(), matrix)
+        return geometry, (NoLift(cost.name), NoLift(cost.name)), scale
     lift = anchor_lifts(fitted, within, scale, config.epsilon)
-    geometry = Geometry(lift[0](source), lift[1](target), 1.0 / config.epsilon, lifted_cost())
-    if len(anchors) == len(joint):
+    geometry = Geometry(lift[0](source), lift[1](target), inverse, lifted_cost())
+    if whole:
         geometry = dataclasses.replace(geometry, matrix=jnp.asarray(across / scale, jnp.float32))
     return geometry, lift, scale

@@ -25,6 +25,7 @@ __all__ = ["best_state", "quadratic_coupling"]
 # Sinkhorn iterations that a linearisation counts for in `max_iterations`: a round of it, which is what one near the end takes.
 _A_ROUND = 10
 _FEWEST_DIRECTIONS = 8
+_PROBES = 256
 
 
 def quadratic_coupling(
@@ -89,14 +90,15 @@ def quadratic_coupling(
     state, matrix, u, v, violation = _unfilled(found, config.tolerance, len(left.chosen), len(right.chosen))
 
     offset = -alpha * float(np.sum(state.quadratic * state.plan))
-    lift = lifts((left.anchored, right.anchored), within, scales, state.plan, alpha, offset, config.epsilon)
+    whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
+    anchored, probes = (left.anchored, right.anchored), None if whole else (_some(left), _some(right))
+    lift = lifts(anchored, within, scales, state.plan, alpha, offset, config.epsilon, probes)
     lift = _filled_up(lift)
     between, features = lifted_cost(), (None, None)
     if fused is not None:
         lift, features = fused.added_to(lift, 1.0 - alpha), (fused.source, fused.target)
         between = lifted_cost(lift[0].map.shape[1] + 2, fused.cost)
     geometry = Geometry(lift[0](source, features[0]), lift[1](target, features[1]), 1.0 / config.epsilon, between)
-    whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     winner = found.starts[0]
     if whole and matrix.size <= config.dense_limit:
         geometry = dataclasses.replace(geometry, matrix=matrix)
@@ -116,6 +118,15 @@ def _filled_up(lift: tuple[Lift, Lift]) -> tuple[Lift, Lift]:
     # Through NumPy: padding on the device would be compiled for each rank.
     wider = (jnp.asarray(np.pad(np.asarray(one.map), [(0, 0), (0, more)])) for one in lift)
     return tuple(dataclasses.replace(one, map=map_) for one, map_ in zip(lift, wider, strict=True))
+
+
+def _some(side: Side) -> Float[np.ndarray, "k d"]:
+    """Return cells that are no landmarks, where there are some, to measure how well lifted costs hold between them."""
+    others = np.setdiff1d(np.arange(len(side.cells)), side.chosen)
+    others = others if len(others) else side.chosen
+    return np.asarray(side.cells)[
+        others[np.linspace(0, len(others) - 1, min(len(others), _PROBES)).round().astype(int)]
+    ]
 
 
 def _unfilled(found: Found, tolerance: float, n: int, m: int):

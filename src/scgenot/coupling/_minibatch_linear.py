@@ -15,9 +15,7 @@ from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells, checked_marginal
 from scgenot.coupling._minibatch import BatchCoupling, draw_batch
-from scgenot.sinkhorn import Geometry, extend_rows, sinkhorn_steps
-
-_CHECK_EVERY = 10
+from scgenot.sinkhorn import ITERATIONS_PER_ROUND, Geometry, dense_rounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,29 +111,20 @@ def minibatch_coupling(
 @partial(jax.jit, static_argnames=("cost", "resample"))
 def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, table, source, asked, key, numbers):
     inverse, taus, tolerance, max_iterations = numbers
-    size = source.shape[1]
-    uniform = jnp.full(size, -jnp.log(size))
+    size, most = source.shape[1], -(-max_iterations // ITERATIONS_PER_ROUND)
 
     def one_batch(batch):
         target_key, *draw_keys = jax.random.split(batch["key"], 3)
         rows = batch["source"]
         columns = choose(target_key, table, (size,))
         geometry = Geometry(source_cells[rows], target_cells[columns], inverse, cost).stored()
-
-        def more(state):
-            return (state[2] > tolerance) & (state[3] < max_iterations)
-
-        def steps(state):
-            u, v, violation = sinkhorn_steps(geometry, uniform, uniform, *state[:2], taus, _CHECK_EVERY)
-            return u, v, violation, state[3] + _CHECK_EVERY
-
-        v = jnp.zeros(size)
-        u = extend_rows(geometry, uniform, v, taus[0])
-        u, v, violation, iterations = jax.lax.while_loop(more, steps, (u, v, jnp.inf, 0))
+        scaled, weights, zeros = inverse * geometry.matrix, jnp.full(size, 1.0 / size), jnp.zeros(size)
+        u, v, violation, rounds = dense_rounds(scaled, weights, weights, zeros, zeros, taus, tolerance, most)
         others = None if asked is None else dataclasses.replace(geometry, x=source_cells[asked], matrix=None)
         order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample, asked=others)
         rows = rows if asked is None else asked
-        return rows[order], columns[drawn], report | {"violation": violation, "iterations": iterations}
+        report |= {"violation": violation, "iterations": rounds * ITERATIONS_PER_ROUND}
+        return rows[order], columns[drawn], report
 
     keys = jax.random.split(key, source.shape[0])
     return jax.lax.map(one_batch, {"key": keys, "source": source})

@@ -17,8 +17,9 @@ from scgenot._sampling import host_rng, padded_size, systematic
 from scgenot.coupling import _plan
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._given_costs import GivenLift
 from scgenot.coupling._inputs import checked_cells, checked_marginal
-from scgenot.coupling._lift import Lift, lifted_cost
+from scgenot.coupling._lift import Lift, NoLift, lifted_cost
 from scgenot.sinkhorn import LANDMARK_TOLERANCE, Geometry, Potentials, draw_rows, pair_costs, soft_min_rows
 
 _ENTROPY_CELLS = 2048
@@ -45,7 +46,7 @@ class PotentialCoupling(Coupling):
     config: CouplingConfig
     kind: str
     scale: float
-    lift: tuple[Lift, Lift] | None = None
+    lift: tuple[Lift | GivenLift | NoLift, Lift | GivenLift | NoLift] | None = None
     starts: tuple[StartReport, ...] = ()
     extended: bool = False
 
@@ -168,7 +169,7 @@ class PotentialCoupling(Coupling):
             b=self.a,
             potentials=dataclasses.replace(found, u=found.v, v=found.u),
             config=self.config.swapped(),
-            lift=None if self.lift is None else self.lift[::-1],
+            lift=None if self.lift is None else tuple(one.swapped() for one in self.lift[::-1]),
             scale=self.scale if target_scale is None else target_scale,
         )
 

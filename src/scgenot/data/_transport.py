@@ -101,7 +101,11 @@ def cost_arrays(found: TransportData, cells: Places) -> CostArrays:
     if found.problem == "linear" and any(given):
         # One matrix, given for either side: costs to all coupled cells of both populations, source first.
         joint = places[given.index(True)]
-        places, given, coupled = (joint, joint), [True, True], 2 * [np.concatenate(coupled)]
+        every = np.concatenate(coupled)
+        source, target = (one.rows[some] for one, some in zip(found.populations, cells, strict=True))
+        # What it costs to reach a target cell, which is what source cells want to know where costs are not symmetric.
+        arrays = distances(found.data, joint, source, every), distances(found.data, joint, every, target).T
+        return CostArrays(*arrays, (True, True), shared)
     arrays = [
         distances(found.data, place, population.rows[some], own) if has else population.cells[some]
         for place, has, population, some, own in zip(places, given, found.populations, cells, coupled, strict=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
+from numpy.typing import ArrayLike
+
+from scgenot._blocks import not_finite
 
 
 def as_points(name: str, value: Real[Array | np.ndarray, "n d"], min_rows: int = 1) -> Float[np.ndarray, "n d"]:
@@ -60,12 +63,31 @@ def as_point_pair(
     return first, second
 
 
+def as_weights(name: str, value: ArrayLike | None, n: int) -> Float[np.ndarray, " n"]:
+    """Return one weight for each point, summing to 1; uniform ones if `value` is ``None``.
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight for each point, one is negative or not finite, or all are zero.
+    """
+    if value is None:
+        return np.full(n, 1.0 / n)
+    weights = np.asarray(value, dtype=np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"`{name}` must hold one weight for each of the {n} points, got shape {weights.shape}.")
+    if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+        raise ValueError(
+            f"`{name}` must be finite, not negative and not all zero, got values from {weights.min():g} to "
+            f"{weights.max():g}. Leave it out for uniform weights."
+        )
+    return weights / weights.sum()
+
+
 def check_finite(name: str, value: np.ndarray) -> None:
     """Raise a ``ValueError`` that counts and locates the rows of ``value`` with NaN or inf."""
-    finite = np.isfinite(value)
-    if not finite.all():
-        rows = np.unique(np.nonzero(~finite)[0]) if value.ndim else np.array([0])
+    if wrong := not_finite(value):
         raise ValueError(
-            f"`{name}` must be finite, got NaN or inf in {rows.size} of {len(value) if value.ndim else 1} row(s), "
-            f"the first being {rows[:5].tolist()}. Remove or impute them."
+            f"`{name}` must be finite, got NaN or inf in {wrong[0]} of {len(np.atleast_1d(value))} row(s), the first being "
+            f"[{wrong[1]}]. Remove or impute them."
         )

@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 from jax import Array
 from jaxtyping import Real
+from numpy.typing import ArrayLike
 
 from scgenot.metrics._blocks import distance_blocks
-from scgenot.metrics._checks import as_point_pair
+from scgenot.metrics._checks import as_point_pair, as_weights
 
 
 def energy_distance(
-    x: Real[Array | np.ndarray, "n d"], y: Real[Array | np.ndarray, "m d"], *, unbiased: bool = False
+    x: Real[Array | np.ndarray, "n d"],
+    y: Real[Array | np.ndarray, "m d"],
+    *,
+    unbiased: bool = False,
+    x_weights: ArrayLike | None = None,
+    y_weights: ArrayLike | None = None,
 ) -> float:
     r"""Energy distance between two samples.
 
@@ -25,10 +31,12 @@ def energy_distance(
     Parameters
     ----------
     x, y
-        Samples with uniform weights, shapes (n, d) and (m, d). Distances are computed in blocks of rows.
+        Samples, shapes (n, d) and (m, d). Distances are computed in blocks of rows.
     unbiased
         Leave out the pairs of a point with itself (U-statistic). The expectation is then that of the two laws, 0 for two
         samples of one law, and single values may be negative. Needs at least two points in each sample.
+    x_weights, y_weights
+        Non-negative weights of the points, n and m of them; uniform if left out. They are normalised.
 
     Returns
     -------
@@ -44,17 +52,18 @@ def energy_distance(
     Székely & Rizzo (2013), "Energy statistics: a class of statistics based on distances", J. Stat. Plan. Inference 143.
     """
     x, y = as_point_pair(x, y)
+    a, b = as_weights("x_weights", x_weights, len(x)), as_weights("y_weights", y_weights, len(y))
+    across = 2.0 * _mean_distance(x, y, a, b)
     if not unbiased:
-        value = 2.0 * _mean_distance(x, y) - _mean_distance(x, x) - _mean_distance(y, y)
-        return max(value, 0.0)  # rounding
-    if min(len(x), len(y)) < 2:
+        return max(across - _mean_distance(x, x, a, a) - _mean_distance(y, y, b, b), 0.0)  # rounding
+    if min(np.count_nonzero(a), np.count_nonzero(b)) < 2:
         raise ValueError(
-            f"`unbiased=True` needs at least two points in `x` and in `y`, got {len(x)} and {len(y)}. Leave it False."
+            f"`unbiased=True` needs at least two points in `x` and in `y`, got {np.count_nonzero(a)} and "
+            f"{np.count_nonzero(b)}. Leave it False."
         )
-    within = sum(_mean_distance(z, z) * len(z) / (len(z) - 1) for z in (x, y))
-    return 2.0 * _mean_distance(x, y) - within
+    # Pairs of a point with itself have distance 0 and this share of the weight.
+    return across - sum(_mean_distance(z, z, w, w) / (1.0 - w @ w) for z, w in ((x, a), (y, b)))
 
 
-def _mean_distance(x: np.ndarray, y: np.ndarray) -> float:
-    total = sum(block.sum() for _, block in distance_blocks(x, y))
-    return float(total) / (len(x) * len(y))
+def _mean_distance(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    return float(sum(a[rows] @ block @ b for rows, block in distance_blocks(x, y)))

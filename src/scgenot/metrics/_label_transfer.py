@@ -55,6 +55,9 @@ def label_transfer_accuracy(
     x_labels, y_labels = _as_labels("x_labels", x_labels, len(x)), _as_labels("y_labels", y_labels, len(y))
     if not 1 <= k <= len(y):
         raise ValueError(f"`k` must lie in 1 .. {len(y)} (the rows of `y`), got {k}. Use 5, or fewer for small data.")
+    if object in (x_labels.dtype, y_labels.dtype):
+        # Both or none: whole numbers of one side would never equal the text of the other.
+        x_labels, y_labels = x_labels.astype(str), y_labels.astype(str)
     if not np.isin(x_labels, y_labels).any():
         raise ValueError(
             f"`x_labels` must share labels with `y_labels`, got {np.unique(x_labels)[:5].tolist()} and "
@@ -73,4 +76,4 @@ def _as_labels(name: str, value: ArrayLike, n: int) -> np.ndarray:
     missing = int(np.sum(pd.isna(labels)))
     if missing:
         raise ValueError(f"`{name}` must have no missing labels, got {missing} of {n}. Drop those cells.")
-    return labels.astype(str) if labels.dtype == object else labels
+    return labels

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from jax import Array
 from jaxtyping import Real
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist
 
 from scgenot.metrics._blocks import distance_blocks
-from scgenot.metrics._checks import as_point_pair
+from scgenot.metrics._checks import as_point_pair, as_weights
 
 _HEURISTIC_FACTORS = (0.5, 1.0, 2.0)
 _HEURISTIC_ROWS = 2048
@@ -22,6 +23,8 @@ def mmd_rbf(
     bandwidths: float | Sequence[float] | None = None,
     *,
     unbiased: bool = False,
+    x_weights: ArrayLike | None = None,
+    y_weights: ArrayLike | None = None,
 ) -> float:
     r"""Squared maximum mean discrepancy with an average of Gaussian kernels.
 
@@ -30,13 +33,16 @@ def mmd_rbf(
     Parameters
     ----------
     x, y
-        Samples with uniform weights, shapes (n, d) and (m, d). Kernels are computed in blocks of rows.
+        Samples, shapes (n, d) and (m, d). Kernels are computed in blocks of rows.
     bandwidths
         One h or several, in units of the data. By default the median heuristic: the median Euclidean distance between
         distinct rows of the pooled samples (of 2048 of them drawn with a fixed seed, if there are more), times 0.5, 1
         and 2. The default therefore depends on the data: pass bandwidths where values are compared across methods.
     unbiased
         Leave out the pairs of a point with itself (U-statistic). The value can then be negative.
+    x_weights, y_weights
+        Non-negative weights of the points, n and m of them; uniform if left out. They are normalised. The median heuristic
+        takes all points alike.
 
     Returns
     -------
@@ -59,18 +65,20 @@ def mmd_rbf(
             f"`bandwidths` must be one or more positive numbers, got {bandwidths!r}. "
             "Leave it out for the median heuristic."
         )
-    within_x, within_y = _kernel_sum(x, x, widths), _kernel_sum(y, y, widths)
-    n, m = len(x), len(y)
-    cross = 2.0 * _kernel_sum(x, y, widths) / (n * m)
-    if unbiased:  # each point with itself adds exactly 1
-        return (within_x - n) / (n * (n - 1)) + (within_y - m) / (m * (m - 1)) - cross
-    return max(within_x / n**2 + within_y / m**2 - cross, 0.0)  # rounding
+    a, b = as_weights("x_weights", x_weights, len(x)), as_weights("y_weights", y_weights, len(y))
+    within_x, within_y = _mean_kernel(x, x, a, a, widths), _mean_kernel(y, y, b, b, widths)
+    cross = 2.0 * _mean_kernel(x, y, a, b, widths)
+    if unbiased:  # each point with itself has kernel 1 and its squared weight
+        if max(a.max(), b.max()) == 1.0:
+            raise ValueError("`unbiased=True` needs at least two points with weight in `x` and in `y`. Leave it False.")
+        return (within_x - a @ a) / (1.0 - a @ a) + (within_y - b @ b) / (1.0 - b @ b) - cross
+    return max(within_x + within_y - cross, 0.0)  # rounding
 
 
-def _kernel_sum(x: np.ndarray, y: np.ndarray, widths: np.ndarray) -> float:
+def _mean_kernel(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, widths: np.ndarray) -> float:
     total = 0.0
-    for _, squared in distance_blocks(x, y, "sqeuclidean"):
-        total += sum(np.exp(squared / (-2.0 * h**2)).sum() for h in widths)
+    for rows, squared in distance_blocks(x, y, "sqeuclidean"):
+        total += sum(a[rows] @ np.exp(squared / (-2.0 * h**2)) @ b for h in widths)
     return float(total) / len(widths)
 
 

@@ -8,17 +8,25 @@ import numpy as np
 import scipy.sparse as sp
 from jax import Array
 from jaxtyping import Float, Real
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
-from scgenot.metrics._checks import as_point_pair
+from scgenot.metrics._checks import as_point_pair, as_weights
 
 MAX_ASSIGNMENT = 5000  # about 10 s and 0.2 GB
 MAX_LINPROG = 250_000  # variables; some seconds
 
 
-def wasserstein(x: Real[Array | np.ndarray, "n d"], y: Real[Array | np.ndarray, "m d"], p: int = 2) -> float:
-    r"""Exact Wasserstein distance :math:`W_p` between two samples with uniform weights and Euclidean ground distance.
+def wasserstein(
+    x: Real[Array | np.ndarray, "n d"],
+    y: Real[Array | np.ndarray, "m d"],
+    p: int = 2,
+    *,
+    x_weights: ArrayLike | None = None,
+    y_weights: ArrayLike | None = None,
+) -> float:
+    r"""Exact Wasserstein distance :math:`W_p` between two samples with Euclidean ground distance.
 
     Equal sizes are an assignment problem. Unequal sizes become one by repeating points where the least common multiple
     of the sizes is small, and are solved as a linear programme (HiGHS) otherwise. What some papers' code calls "EMD" is
@@ -31,6 +39,9 @@ def wasserstein(x: Real[Array | np.ndarray, "n d"], y: Real[Array | np.ndarray, 
         common multiple of n and m up to 5000, or n * m up to 250,000.
     p
         1 or 2.
+    x_weights, y_weights
+        Non-negative weights of the points, n and m of them; uniform if left out. They are normalised. With weights it is a
+        linear programme at any size: n * m up to 250,000.
 
     Returns
     -------
@@ -48,8 +59,10 @@ def wasserstein(x: Real[Array | np.ndarray, "n d"], y: Real[Array | np.ndarray, 
     if p not in (1, 2):
         raise ValueError(f"`p` must be 1 or 2, got {p!r}. Use p=2 for W2 and p=1 for the earth mover's distance.")
     x, y = as_point_pair(x, y)
+    a, b = as_weights("x_weights", x_weights, len(x)), as_weights("y_weights", y_weights, len(y))
     n, m = len(x), len(y)
-    common = math.lcm(n, m)
+    uniform = x_weights is None and y_weights is None
+    common = math.lcm(n, m) if uniform else MAX_ASSIGNMENT + 1
     if common > MAX_ASSIGNMENT and n * m > MAX_LINPROG:
         raise ValueError(
             f"`x` and `y` are too large for an exact solver: got {n} and {m} rows, allowed are sizes whose least "
@@ -57,7 +70,7 @@ def wasserstein(x: Real[Array | np.ndarray, "n d"], y: Real[Array | np.ndarray, 
             f"to one size (say {min(n, m, 2000)} rows), or use `sinkhorn_divergence` or `energy_distance`."
         )
     # The programme is much slower than an assignment of the same size, so it comes second.
-    cost = _assignment_cost(x, y, common, p) if common <= MAX_ASSIGNMENT else _programme_cost(x, y, p)
+    cost = _assignment_cost(x, y, common, p) if common <= MAX_ASSIGNMENT else _programme_cost(x, y, a, b, p)
     return cost ** (1.0 / p)
 
 
@@ -70,7 +83,13 @@ def _assignment_cost(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], c
     return float(costs[linear_sum_assignment(costs)].mean())
 
 
-def _programme_cost(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], p: int) -> float:
+def _programme_cost(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "m d"],
+    a: Float[np.ndarray, " n"],
+    b: Float[np.ndarray, " m"],
+    p: int,
+) -> float:
     n, m = len(x), len(y)
     row_sums = sp.kron(sp.eye_array(n), np.ones((1, m)))
     column_sums = sp.kron(np.ones((1, n)), sp.eye_array(m))
@@ -80,7 +99,7 @@ def _programme_cost(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], p:
     result = linprog(
         costs.ravel() / scale,
         A_eq=sp.vstack([row_sums, column_sums]).tocsr(),
-        b_eq=np.concatenate([np.full(n, float(m)), np.full(m, float(n))]),
+        b_eq=n * m * np.concatenate([a, b]),
         method="highs",
     )
     if not result.success:

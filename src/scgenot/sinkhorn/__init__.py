@@ -10,20 +10,23 @@ from scgenot.sinkhorn._blocked import (
     SinkhornConfig,
     extend_rows,
     refine_potentials,
-    sinkhorn_steps,
     solve_potentials,
 )
-from scgenot.sinkhorn._dense import dense_sinkhorn
-from scgenot.sinkhorn._geometry import Geometry, draw_rows, pair_costs, soft_min_groups, soft_min_rows
-from scgenot.sinkhorn._grouped import Groups, Stage, grouped_potentials, mass_difference
+from scgenot.sinkhorn._dense import ITERATIONS_PER_ROUND, dense_rounds, dense_sinkhorn
+from scgenot.sinkhorn._draws import choose, draw_rows
+from scgenot.sinkhorn._geometry import Geometry, pair_costs, soft_min_groups, soft_min_rows
+from scgenot.sinkhorn._groups import Groups, Stage, grouped_potentials, mass_difference
 
 __all__ = [
+    "ITERATIONS_PER_ROUND",
     "LANDMARK_TOLERANCE",
     "Geometry",
     "Groups",
     "Potentials",
     "SinkhornConfig",
     "Stage",
+    "choose",
+    "dense_rounds",
     "dense_sinkhorn",
     "draw_rows",
     "extend_rows",
@@ -31,7 +34,6 @@ __all__ = [
     "mass_difference",
     "pair_costs",
     "refine_potentials",
-    "sinkhorn_steps",
     "soft_min_groups",
     "soft_min_rows",
     "solve_potentials",

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._messages import check_count, check_positive, check_unit
 from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
-from scgenot.sinkhorn._grouped import Stage, grouped_potentials, mass_difference
+from scgenot.sinkhorn._groups import Stage, grouped_potentials
 
 # Marginals of potentials that were extended from landmarks: off by no more than this, they have converged.
 LANDMARK_TOLERANCE = 0.05
 _COARSEST = 2048
+# Cells a side that the mean cost is measured between: good to a tenth, where stages are a factor of four apart.
+_MEASURED = 64
 _REFINEMENT = 8
 # Extended potentials are swept over all cells as often as this many costs allow, and at least so often.
 _SWEPT_ENTRIES, _FEWEST_SWEEPS = 1e10, 30
@@ -29,7 +32,7 @@ class SinkhornConfig:
     Attributes
     ----------
     epsilon
-        Factor of the entropy, in units of the scaled cost: says how far to anneal.
+        Factor of the entropy, in units of the scaled cost.
     tau_source, tau_target
         How strictly each marginal is kept, in (0, 1].
     tolerance
@@ -49,6 +52,16 @@ class SinkhornConfig:
     max_iterations: int = 2000
     dense_limit: int = 2**24
     coarse_limit: int = 2**24
+
+    def __post_init__(self) -> None:
+        """Check the numbers where they are given."""
+        check_positive("epsilon", self.epsilon)
+        check_unit("tau_source", self.tau_source)
+        check_unit("tau_target", self.tau_target)
+        check_positive("tolerance", self.tolerance)
+        check_count("max_iterations", self.max_iterations)
+        check_count("dense_limit", self.dense_limit, remedy="1 stores no costs.")
+        check_count("coarse_limit", self.coarse_limit, remedy="2**24 suits most problems.")
 
 
 @partial(
@@ -114,7 +127,7 @@ def solve_potentials(
     n, m = geometry.shape
     at_epsilon = Stage(1.0, config.tolerance, config.max_iterations)
     if n * m <= config.coarse_limit or max(n, m) <= _COARSEST:
-        return _iterated(geometry, a, b, jnp.zeros(m), config, [*_annealing(config), at_epsilon])
+        return _iterated(geometry, a, b, jnp.zeros(m), config, [*_annealing(geometry, config), at_epsilon])
     shrink = min(_REFINEMENT, max(n, m) / _COARSEST)
     source_key, target_key, coarse_key = jax.random.split(key, 3)
     source = _subset(source_key, a, shrink)
@@ -167,25 +180,16 @@ def _iterated(geometry: Geometry, a, b, v, config: SinkhornConfig, stages: Seque
     return Potentials(u, v, violation, done, violation <= stages[-1].tolerance)
 
 
-def _annealing(config: SinkhornConfig) -> list[Stage]:
-    """Return a few rough iterations at larger epsilons, four times smaller each time."""
-    powers = int(np.log(max(1.0 / config.epsilon, 1.0)) / np.log(4.0))
+def _annealing(geometry: Geometry, config: SinkhornConfig) -> list[Stage]:
+    """Return a few rough iterations at larger epsilons, four times smaller each time, from the mean cost on."""
+    powers = int(np.log(max(_mean_cost(geometry), 1.0)) / np.log(4.0))
     return [Stage(4.0**k, 10 * config.tolerance, 20) for k in range(powers, 0, -1)]
 
 
-@jax.jit
-def sinkhorn_steps(geometry: Geometry, log_a, log_b, u, v, taus, n_steps):
-    """Run `n_steps` plain iterations; return the potentials and the violation seen in the last one."""
-
-    def step(_, state):
-        u, v, _ = state
-        new_u = extend_rows(geometry, log_b, v, taus[0])
-        # (u, v) has row masses a exp((u - new_u) / tau): what the update corrects is the violation before it.
-        rows = mass_difference(log_a, u - new_u)
-        new_v = extend_rows(geometry.T, log_a, new_u, taus[1])
-        return new_u, new_v, jnp.maximum(rows, mass_difference(log_b, v - new_v))
-
-    return jax.lax.fori_loop(0, n_steps, step, (u, v, jnp.inf))
+def _mean_cost(geometry: Geometry) -> float:
+    """Return about how many epsilons costs are on average, from the two populations' evenly spread cells."""
+    some = [np.linspace(0, size - 1, min(size, _MEASURED)).round().astype(int) for size in geometry.shape]
+    return float(jnp.mean(jnp.abs(geometry.rows(*some).stored().matrix)) * geometry.inverse)
 
 
 def _subset(key: jax.Array, weights: Float[Array, " n"], shrink: float) -> np.ndarray:

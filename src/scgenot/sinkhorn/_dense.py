@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import matmul
+
+# Iterations on exponentials in a round: one on logarithms costs as much as ten of them, so a round costs two. Many more would
+# leave the range of single precision more often.
 _SCALINGS = 10
+ITERATIONS_PER_ROUND = 1 + _SCALINGS
 
 
 def dense_sinkhorn(
@@ -43,6 +48,20 @@ def dense_sinkhorn(
     -------
     Potentials, and the violation of the row marginals that the last round began with.
     """
+    return dense_rounds(cost, a, b, u, v, taus, tolerance, rounds)[:3]
+
+
+def dense_rounds(
+    cost: Float[Array, "n m"],
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    u: Float[Array, " n"],
+    v: Float[Array, " m"],
+    taus: tuple[Float[Array, ""] | float, Float[Array, ""] | float],
+    tolerance: Float[Array, ""] | float,
+    rounds: Int[Array, ""] | int,
+) -> tuple[Float[Array, " n"], Float[Array, " m"], Float[Array, ""], Int[Array, ""]]:
+    """Do as :func:`dense_sinkhorn`, and return the number of rounds as well, of ``ITERATIONS_PER_ROUND`` iterations each."""
     log_a, log_b = jnp.log(a), jnp.log(b)
     tau_a, tau_b = taus
 
@@ -59,13 +78,12 @@ def dense_sinkhorn(
         kept_u, kept_v = jnp.exp((tau_a - 1.0) * new_u), jnp.exp((tau_b - 1.0) * new_v)
 
         def scale(_, scalings):
-            rows = kept_u * (ratio @ (b * scalings[1])) ** -tau_a
-            return rows, kept_v * ((a * rows) @ ratio) ** -tau_b
+            rows = kept_u * matmul(ratio, b * scalings[1]) ** -tau_a
+            return rows, kept_v * matmul(a * rows, ratio) ** -tau_b
 
         rows, columns = jax.lax.fori_loop(0, _SCALINGS, scale, (jnp.ones_like(a), jnp.ones_like(b)))
         safe = jnp.isfinite(rows).all() & jnp.isfinite(columns).all() & (rows > 0).all() & (columns > 0).all()
         rows, columns = jnp.where(safe, rows, 1.0), jnp.where(safe, columns, 1.0)
         return new_u + jnp.log(rows), new_v + jnp.log(columns), violation, count + 1
 
-    u, v, violation, _ = jax.lax.while_loop(more, one_round, (u, v, jnp.asarray(jnp.inf), 0))
-    return u, v, violation
+    return jax.lax.while_loop(more, one_round, (u, v, jnp.asarray(jnp.inf), jnp.asarray(0)))

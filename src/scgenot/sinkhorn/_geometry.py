@@ -1,4 +1,4 @@
-"""Costs between two populations, seen through passes over blocks: never n x m in memory unless it is small."""
+"""Costs between two populations, seen through passes over blocks: n x m in memory only where they are stored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from scgenot.costs import Cost
 
 # A block of 1024 x 1024 float32 stays in a CPU's cache, where a pass runs twice as fast as from memory.
 BLOCK = 1024
-_BIN = 128
-_DRAW_ENTRIES = 2**22
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("x", "y", "inverse", "matrix"), meta_fields=("cost",))
@@ -130,50 +128,6 @@ def soft_min_groups(geometry: Geometry, h: Float[Array, " m"], width: int) -> Fl
     return jax.lax.map(row_block, x).reshape(-1, groups)[:n]
 
 
-@partial(jax.jit, static_argnames="n_draws")
-def draw_rows(
-    geometry: Geometry, h: Float[Array, " m"], key: jax.Array, row_ids: Int[Array, " n"], n_draws: int
-) -> Int[Array, "n n_draws"]:
-    """Draw column indices for each row from ``softmax_j(h_j - C_ij / epsilon)``, in one pass.
-
-    Every row has a key of its own (`key` folded with its id). The draws of one row are systematic: one uniform
-    number, `n_draws` evenly spaced quantiles, in random order, so that few draws already look like the row.
-    """
-    n, m = geometry.shape
-    rows = int(np.clip(_DRAW_ENTRIES // m, 1, min(BLOCK, n)))
-    bins = -(-m // _BIN)
-    y = jnp.pad(geometry.y, ((0, bins * _BIN - m), (0, 0)), mode="edge")
-    h = jnp.pad(h, (0, bins * _BIN - m), constant_values=-jnp.inf)
-    blocks = -(-n // rows)
-    pad = blocks * rows - n
-    x = jnp.pad(geometry.x, ((0, pad), (0, 0))).reshape(blocks, rows, -1)
-    ids = jnp.pad(row_ids, (0, pad)).reshape(blocks, rows)
-    matrix = geometry.matrix
-    if matrix is not None:
-        matrix = jnp.pad(matrix, ((0, pad), (0, bins * _BIN - m))).reshape(blocks, rows, -1)
-
-    def draw_block(block):
-        costs = geometry.cost(block["x"], y) if matrix is None else block["matrix"]
-        logits = h[None, :] - geometry.inverse * costs
-        weights = jnp.exp(logits - logits.max(axis=1, keepdims=True)).reshape(rows, bins, _BIN)
-        # Two levels, bins and cells within a bin: a running sum over all of 100,000 weights would lose digits.
-        bin_sums = jnp.cumsum(weights.sum(axis=2), axis=1)
-        keys = jax.vmap(partial(jax.random.fold_in, key))(block["ids"])
-        quantiles = jax.vmap(partial(_systematic, n_draws=n_draws))(keys) * bin_sums[:, -1:]
-        # `<=` would be wrong at a bin without mass: its running sum equals its neighbour's.
-        chosen = jax.vmap(partial(jnp.searchsorted, side="right"))(bin_sums, quantiles)
-        chosen = jnp.minimum(chosen, bins - 1)
-        below = jnp.take_along_axis(jnp.pad(bin_sums, ((0, 0), (1, 0))), chosen, axis=1)
-        inside = jnp.cumsum(jnp.take_along_axis(weights, chosen[:, :, None], axis=1), axis=2)
-        # Rounding may leave the quantile just above the bin's own sum; the last cell with mass takes it then.
-        rest = jnp.minimum(quantiles - below, inside[:, :, -1] * (1 - 1e-6))
-        within = (inside <= rest[:, :, None]).sum(axis=2)
-        return jnp.minimum(chosen * _BIN + within, m - 1).astype(jnp.int32)
-
-    blocks_of = {"x": x, "ids": ids} | ({} if matrix is None else {"matrix": matrix})
-    return jax.lax.map(draw_block, blocks_of).reshape(blocks * rows, n_draws)[:n]
-
-
 @jax.jit
 def pair_costs(geometry: Geometry, source: Int[Array, "k r"], target: Int[Array, "k r"]) -> Float[Array, "k r"]:
     """Return costs over epsilon of single pairs, stored ones where they are: features may only come close to these."""
@@ -181,12 +135,6 @@ def pair_costs(geometry: Geometry, source: Int[Array, "k r"], target: Int[Array,
         return geometry.inverse * geometry.matrix[source, target]
     one = jax.vmap(lambda i, j: geometry.cost(geometry.x[i][None], geometry.y[j][None])[0, 0])
     return geometry.inverse * jax.vmap(one)(source, target)
-
-
-def _systematic(key: jax.Array, n_draws: int) -> Float[Array, " n_draws"]:
-    offset_key, order_key = jax.random.split(key)
-    quantiles = (jnp.arange(n_draws) + jax.random.uniform(offset_key)) / n_draws
-    return jax.random.permutation(order_key, quantiles)
 
 
 def _pad(points: Float[Array, "n d"], n: int) -> Float[Array, "blocks block d"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._sampling import weighted_subset
-from scgenot.costs import Anchored, Cost, cost_scale, matrix_scale, resolve_cost
+from scgenot.costs import Anchored, Cost, check_symmetric, cost_scale, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift
 from scgenot.coupling.quadratic._pairs import PairProfile, pair_profiles
@@ -52,6 +52,7 @@ class Side:
             weights = jnp.asarray(own, jnp.float32)
         anchored = cost.fit(np.asarray(cells), chosen)
         within = np.asarray(anchored(cells[chosen]))
+        check_symmetric(cost.name, within)
         scale = matrix_scale(within, config.scale_cost)
         return cls(cells, chosen, weights, anchored, jnp.asarray(within / scale, jnp.float32), scale)
 
