@@ -15,7 +15,7 @@ from scgenot._progress import SILENT, Progress
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._scan_cells import FEWEST, check_sides, normalised, some_rows
-from scgenot.coupling._solve import _cells, solve_coupling
+from scgenot.coupling._solve import solve_coupling
 
 EPSILONS = {"linear": (0.1, 0.05, 0.02, 0.01, 0.005), "quadratic": (0.02, 0.01, 0.005, 0.002)}
 # Two subsets of this share have .64 of the cells in common.
@@ -121,7 +121,7 @@ def scan_epsilons(
     if any(cost == "precomputed" for cost in costs):
         raise ValueError("epsilons are not scanned over `cost`='precomputed', whose rows belong to all cells.")
     check_count("max_cells", max_cells, minimum=FEWEST)
-    cells = [np.asarray(_cells(name, one)) for name, one in (("source", source), ("target", target))]
+    cells = [np.asarray(checked_cells(name, one)) for name, one in (("source", source), ("target", target))]
     weights = source_weights, target_weights
     check_sides(
         {name: (*one, None) for name, one in zip(("source", "target"), zip(cells, weights, strict=True), strict=True)}

@@ -16,7 +16,6 @@ from scgenot._progress import SILENT, Progress
 from scgenot.costs import AnchoredCost, matrix_scale, resolve_cost, settled
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._scan_cells import FEWEST, check_sides, normalised, some_rows
-from scgenot.coupling._solve import _cells
 from scgenot.sinkhorn import Geometry, dense_sinkhorn
 
 TAUS = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8)
@@ -117,7 +116,7 @@ def scan_taus(
     config = (config or CouplingConfig()).resolved("linear")
     taus, epsilons = _grid(taus, epsilons)
     check_count("max_cells", max_cells, minimum=FEWEST)
-    x, y = (np.asarray(_cells(name, cells)) for name, cells in (("source", source), ("target", target)))
+    x, y = (np.asarray(checked_cells(name, cells)) for name, cells in (("source", source), ("target", target)))
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"taus are scanned in one space, got {x.shape[1]} features in `source` and {y.shape[1]} in `target`. Use "
