@@ -146,7 +146,8 @@ def test_setup_and_constructor(plain_calls, keeping, breaking, changes, categori
         KEEPING[name](adata)
     if breaking is not None:
         BREAKING[breaking](adata)
-    data = adata[:20] if view else adata
+    # AnnData itself makes no view of two columns of one name.
+    data = adata[:20] if view and breaking != "two columns of a name" else adata
     arguments = {"population_key": "condition", "source": "control", "target": "stimulated", "source_rep": "X_pca"}
     arguments |= changes | categories
 
@@ -197,7 +198,7 @@ def test_sampling(plain_calls, trained, keeping, breaking, indices, n_samples, o
         KEEPING[name](adata)
     if breaking is not None:
         BREAKING[breaking](adata)
-    data = adata[:] if view else adata
+    data = adata[:] if view and breaking != "two columns of a name" else adata
     samples = outcome(lambda: trained.sample(data, indices=indices, n_samples=n_samples, **others), adata)
     good = indices is None or (
         isinstance(indices, list) and indices and all(type(i) is int and -25 <= i < 25 for i in indices)
@@ -243,10 +244,9 @@ def _paths(content, path=()):
 
 @pytest.fixture(scope="module")
 def directory(trained, tmp_path_factory):
-    trained.save(tmp_path_factory.mktemp("forged") / "model")
-    path = tmp_path_factory.getbasetemp()
-    (found,) = path.glob("forged*/model")
-    return found
+    path = tmp_path_factory.mktemp("saved") / "model"
+    trained.save(path)
+    return path
 
 
 @careful(80)
