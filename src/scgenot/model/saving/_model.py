@@ -182,8 +182,8 @@ def load_model(
     """
     saved = read_model(dir_path, prefix=prefix)
     content = saved.content
-    if content["model"] != cls.__name__:
-        raise ValueError(f"{str(dir_path)!r} holds a {content['model']}, not a {cls.__name__}.")
+    if content.get("model") != cls.__name__:
+        raise ValueError(f"{str(dir_path)!r} holds a {content.get('model')}, not a {cls.__name__}.")
     if cost is not None:
         # Here, so that what is wrong with it is not taken for a fault of the file.
         resolve_cost_pair(cost)
