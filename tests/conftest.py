@@ -85,7 +85,7 @@ def snapshot(adata: ad.AnnData) -> dict:
         "X": None if adata.X is None else dense(adata.X[:]),
         "obs": adata.obs.copy(deep=True),
         "var": adata.var.copy(deep=True),
-        "obsm": {k: v.copy() for k, v in adata.obsm.items()},
+        "obsm": {k: v.toarray() if sp.issparse(v) else v.copy() for k, v in adata.obsm.items()},
         "varm": {k: v.copy() for k, v in adata.varm.items()},
         "layers": {k: dense(v) for k, v in adata.layers.items()},
         "obsp": {k: dense(v) for k, v in adata.obsp.items()},

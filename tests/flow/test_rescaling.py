@@ -252,19 +252,20 @@ def test_a_saved_genot_has_the_growth_and_an_older_one_says_that_it_has_none(rea
     model.save(tmp_path / "model")
     cells = ready.obsm["X_pca"]
     again = GENOT.load(tmp_path / "model", False)
-    np.testing.assert_array_equal(again._solver.growth(cells), model._solver.growth(cells))
-    assert again._solver.growth(cells).std() > 0
+    np.testing.assert_array_equal(again._method.growth(cells), model._method.growth(cells))
+    assert again._method.growth(cells).std() > 0
     # As written before there was growth: no kinds, no networks in the config or among the weights.
     described = tmp_path / "model" / "scgenot.json"
     content = json.loads(described.read_text())
-    del content["marginal_kinds"], content["flow"]["rescaling"]
+    content["flow"] = content.pop("method")["config"]
+    del content["flow"]["rescaling"]
     described.write_text(json.dumps(content))
     older = GENOT.load(tmp_path / "model", False)
-    assert older._solver.weights.rescaling == {}
+    assert older._method.weights.rescaling == {}
     with pytest.raises(ValueError, match="'source': its growth is not known"):
-        older._solver.growth(cells)
-    assert (older._solver.growth(cells, "target") == 1.0).all()
-    np.testing.assert_array_equal(older._solver.sample(0, cells, 2), model._solver.sample(0, cells, 2))
+        older._method.growth(cells)
+    assert (older._method.growth(cells, "target") == 1.0).all()
+    np.testing.assert_array_equal(older._method.sample(0, cells, 2), model._method.sample(0, cells, 2))
 
 
 def test_config_from_a_file():

@@ -189,13 +189,18 @@ def _set_up(
             f"give `shared_rep` or `pairs_key`, not both (got {arguments['shared_rep']!r} and "
             f"{arguments['pairs_key']!r})."
         )
-    for name, value in arguments.items():
-        if name not in ("adata", "mdata", "source", "target") and not isinstance(value, str | None):
-            raise TypeError(f"`{name}` must be a key, which is text, or None, got {value!r}.")
+    check_keys(arguments)
     registry_arguments = cls._get_setup_method_args(cls=cls, **arguments)
     manager = manager_for(PopulationSpec.from_arguments(arguments), registry_arguments)
     manager.register_fields(data, source_registry)
     cls.register_manager(manager)
+
+
+def check_keys(arguments: dict[str, Any]) -> None:
+    """Raise a ``TypeError`` if an argument of setup that is a key is no text."""
+    for name, value in arguments.items():
+        if name not in ("adata", "mdata", "source", "target") and not isinstance(value, str | None):
+            raise TypeError(f"`{name}` must be a key, which is text, or None, got {value!r}.")
 
 
 def refuse_views(data: Data, spec: PopulationSpec) -> None:

@@ -200,7 +200,7 @@ def read_content(path: Path) -> dict[str, Any]:
         )
     with reading(path):
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=from_plain)
-        if not isinstance(content, dict) or not isinstance(content["model"], str):
+        if not isinstance(content, dict):
             raise ValueError("it holds no model")
         written_as = content.get("format", 0)
         if not isinstance(written_as, int):

@@ -17,10 +17,10 @@ from mudata import MuData, read_h5mu
 from scgenot._messages import one_of
 from scgenot._version import __version__
 from scgenot.costs import resolve_cost_pair
-from scgenot.data import POPULATIONS, Data, PopulationSpec
+from scgenot.data import POPULATIONS, Data, PopulationSpec, check_category
 from scgenot.flow import Stopped
 from scgenot.model._problem import coupling_options
-from scgenot.model._setup import SETUP_METHODS, attach
+from scgenot.model._setup import SETUP_METHODS, attach, check_keys
 from scgenot.model._training import TrainedOn
 from scgenot.model.saving._costs import plain_cost, saved_cost
 from scgenot.model.saving._files import (
@@ -182,8 +182,8 @@ def load_model(
     """
     saved = read_model(dir_path, prefix=prefix)
     content = saved.content
-    if content["model"] != cls.__name__:
-        raise ValueError(f"{str(dir_path)!r} holds a {content['model']}, not a {cls.__name__}.")
+    if content.get("model") != cls.__name__:
+        raise ValueError(f"{str(dir_path)!r} holds a {content.get('model')}, not a {cls.__name__}.")
     if cost is not None:
         # Here, so that what is wrong with it is not taken for a fault of the file.
         resolve_cost_pair(cost)
@@ -228,6 +228,10 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
     arguments = dict(content["setup_args"])
     if unknown := set(arguments) - set(inspect.signature(getattr(cls, method)).parameters):
         raise ValueError(f"`setup_args` has {sorted(unknown)[0]!r}, which is no argument of {method}")
+    check_keys(arguments)
+    for side in POPULATIONS:
+        if arguments.get("population_key") is not None:
+            check_category(side, arguments[side])
     stats = {str(name): value for name, value in content["summary_stats"].items()}
     if any(not isinstance(value, int) or not 0 <= value < _MOST_FEATURES for value in stats.values()):
         raise ValueError(f"`summary_stats` must hold numbers of cells and features, got {stats}")
