@@ -1,13 +1,17 @@
 """Growth through the model class, `tl` and `pl`: what it is, what it weighs, and what it leaves alone."""
 
+from types import SimpleNamespace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import BRIEF, SETUP, SMALL, make_adata
+from tests.model.modalities import make_mdata
 
 import scgenot
 from scgenot.tl._transitions import transition_matrix
+from scgenot.tl._writing import prior_mass
 
 
 def with_death(n=240, seed=0):
@@ -209,6 +213,20 @@ def test_prior_weights_that_are_missing_are_not_dropped_in_silence(heavy):
     with pytest.raises(KeyError, match="`weights_key`='mass'"):
         scgenot.tl.transported_cells(bare, model, weight_by_growth=True)
     scgenot.tl.transitions(bare, model, "clump", n_samples=2, weight_by_growth=False)
+
+
+def test_prior_mass_is_read_from_the_modality_or_the_whole_mudata():
+    mdata = make_mdata()
+    mdata.obs["heft"] = np.arange(mdata.n_obs, dtype=float)
+    model = SimpleNamespace(describe=lambda: {"weights_key": "heft"}, source_adata=lambda data: data["atac"])
+    rows = np.array([3, 5])
+    heft = mdata.obs["heft"].reindex(mdata["atac"].obs_names[rows]).to_numpy()
+    np.testing.assert_allclose(prior_mass(model, mdata, rows), heft / heft.sum())
+    mdata["atac"].obs["heft"] = 1.0
+    np.testing.assert_allclose(prior_mass(model, mdata, rows), 0.5)
+    mdata["atac"].obs.loc[mdata["atac"].obs_names[5], "heft"] = np.nan
+    with pytest.raises(ValueError, match=r"`weights_key`='heft' must hold finite numbers.*1 of 2 are not"):
+        prior_mass(model, mdata, rows)
 
 
 def test_transition_matrix_by_hand():
