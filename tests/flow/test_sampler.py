@@ -85,12 +85,13 @@ def test_kinds_of_seeds(solver, cells):
     assert (solver.sample(None, cells[:3], 2) != solver.sample(None, cells[:3], 2)).any()
 
 
-def test_a_cells_samples_do_not_depend_on_the_others(solver, cells):
+@pytest.mark.parametrize("ode", [ODEConfig(), ODEConfig(solver="tsit5")], ids=["fixed", "adaptive"])
+def test_a_cells_samples_do_not_depend_on_the_others(solver, cells, ode):
     ids = np.arange(N)
-    whole = solver.sample(0, cells, 6, cell_ids=ids)
+    whole = solver.sample(0, cells, 6, cell_ids=ids, ode=ode)
     some = np.array([40, 3, 17])
-    np.testing.assert_array_equal(solver.sample(0, cells[some], 6, cell_ids=ids[some]), whole[some])
-    np.testing.assert_array_equal(solver.sample(0, cells[::-1], 6, cell_ids=ids[::-1]), whole[::-1])
+    np.testing.assert_array_equal(solver.sample(0, cells[some], 6, cell_ids=ids[some], ode=ode), whole[some])
+    np.testing.assert_array_equal(solver.sample(0, cells[::-1], 6, cell_ids=ids[::-1], ode=ode), whole[::-1])
 
 
 def test_more_samples_begin_with_the_same_ones(solver, cells):

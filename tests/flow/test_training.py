@@ -10,8 +10,9 @@ from flax import nnx
 
 from scgenot.coupling import CouplingConfig
 from scgenot.datasets import gaussian_pair
-from scgenot.flow import FlowConfig, HeldOut, TrainConfig, VelocityField
+from scgenot.flow import FlowConfig, HeldOut, NoiseToTarget, Standardizer, TrainConfig, VelocityField, validate_on
 from scgenot.flow import _trainer as trainer
+from scgenot.flow import _validation as validation
 from scgenot.flow._trainer import ValidationSet, learning_rates, train_velocity
 from scgenot.methods import GENOTSolver
 from scgenot.metrics import cbw_uvp
@@ -234,6 +235,36 @@ def test_losses_that_are_not_finite_stop_with_the_last_good_weights(run, brief, 
     assert all(np.isfinite(result.history["train_loss"][1]))
 
 
+@pytest.mark.parametrize("check_every", [1, 20])
+@pytest.mark.parametrize("bad_step", [0, 1, 20])
+def test_an_outlier_among_the_targets_is_trained_on(run, brief, pairs, bad_step, check_every):
+    # One batch has one target 300 standard deviations away: a loss of hundreds, once. In the first batch, or a later one.
+    target = pairs[1].copy()
+    target[-1] = 300.0
+    partner = np.arange(N) % (N - 1)
+
+    def outlier(number, j):
+        k = bad_step - number * check_every
+        return j.at[k, 0].set(N - 1) if 0 <= k < check_every else j
+
+    config = dataclasses.replace(brief, check_every=check_every)
+    result = run(config, before_round=outlier, partner=partner, target=target)
+    assert (result.steps, result.stopped) == (60, "max_steps")
+    losses = result.history["train_loss"][1]
+    assert max(losses) > 10 * np.median(losses) if check_every == 1 else max(losses) > 2 * min(losses)
+
+
+def test_a_loss_that_explodes_late_is_seen(run, brief, pairs):
+    # From the third round on every target lies far away: no outlier any more, whatever the earlier losses were.
+    target = pairs[1].copy()
+    target[-1] = 300.0
+    partner = np.arange(N) % (N - 1)
+    far = lambda number, j: j if number < 2 else jnp.full_like(j, N - 1)
+    with pytest.warns(RuntimeWarning, match="exploded.*after 20 steps"):
+        result = run(dataclasses.replace(brief, max_steps=200), before_round=far, partner=partner, target=target)
+    assert (result.steps, result.stopped) == (20, "diverged")
+
+
 @pytest.mark.parametrize("learning_rate", [1e4, 1e6, 1e12])
 @pytest.mark.parametrize("check_every", [1, 20])
 def test_a_huge_learning_rate_leaves_finite_weights_and_says_so(run, brief, check_every, learning_rate):
@@ -253,7 +284,8 @@ def test_interrupted_training_keeps_what_it_has(run, brief):
             raise KeyboardInterrupt
         return j
 
-    result = run(dataclasses.replace(brief, max_steps=200), before_round=interrupt)
+    with pytest.warns(RuntimeWarning, match="interrupted; the weights reached are kept, those after 40 steps"):
+        result = run(dataclasses.replace(brief, max_steps=200), before_round=interrupt)
     assert (result.steps, result.stopped) == (40, "interrupted")
     assert_equal_weights(result.params, run(dataclasses.replace(brief, max_steps=40)).params)
 
@@ -336,12 +368,53 @@ def test_gradients_are_clipped(run, brief):
 
 
 def test_held_out_cells_are_scored(pairs, small, brief, fixed_coupling):
-    held_out = HeldOut(pairs[0][:10], pairs[1][:10])
-    arguments = {"flow_config": small, "train_config": brief, "progress_bar": False, "held_out": held_out}
-    _, result, _ = GENOTSolver.fit(0, *pairs, coupling=fixed_coupling(np.arange(N)), **arguments)
-    assert set(result.history) == {"train_loss", "validation_loss", "validation_sinkhorn_divergence"}
-    for steps, values in result.history.values():
-        assert steps == [20, 40, 60] and np.isfinite(values).all()
+    # Pairs that belong together are scored better after training, those of a far cell worse than either.
+    near, far = HeldOut(pairs[0][:10], pairs[1][:10]), HeldOut(pairs[0][:10], pairs[1][:10] + 30.0)
+    histories = []
+    for held_out in (near, far):
+        arguments = {"flow_config": small, "progress_bar": False, "held_out": held_out}
+        config = dataclasses.replace(brief, max_steps=200, learning_rate=1e-2)
+        _, result, _ = GENOTSolver.fit(
+            0, *pairs, coupling=fixed_coupling(np.arange(N)), train_config=config, **arguments
+        )
+        assert set(result.history) == {"train_loss", "validation_loss", "validation_sinkhorn_divergence"}
+        assert all(steps == list(range(20, 201, 20)) for steps, _ in result.history.values())
+        histories.append({name: values for name, (_, values) in result.history.items()})
+    for name in ("validation_loss", "validation_sinkhorn_divergence"):
+        assert histories[0][name][-1] < 0.5 * histories[0][name][0]
+        assert histories[1][name][-1] > 10 * histories[0][name][-1]
+
+
+def test_the_divergence_is_between_the_masses_of_the_plan(run, fixed_coupling, pairs, monkeypatch):
+    # The plan sends three times as much from the first half of the held-out cells, and gives the second half nothing.
+    asked = {}
+
+    class Massive(fixed_coupling):
+        source_marginal = property(lambda self: jnp.where(jnp.arange(20) < 10, 0.075, 0.025))
+        target_marginal = property(lambda self: jnp.where(jnp.arange(20) < 10, 0.1, 0.0))
+
+        def extend(self, source, target, *, source_weights=None, target_weights=None, shared=None):
+            asked.update(source_weights=source_weights, target_weights=target_weights)
+            return Massive(np.arange(20))
+
+    held = HeldOut(pairs[0][:20], pairs[1][:20], source_weights=np.ones(20), target_weights=np.full(20, 2.0))
+    units = tuple(Standardizer.fit(side, np.ones(N), "global") for side in pairs)
+    arguments = (jax.random.key(0), run.graphdef, NoiseToTarget(), Massive(np.arange(N)), units, held)
+    monkeypatch.setattr(validation, "sinkhorn_divergence", lambda x, y: asked.update(target=y) or 1.0)
+    sampled = validation.sample_blocks
+    monkeypatch.setattr(
+        validation,
+        "sample_blocks",
+        lambda g, w, key, source, *rest, **o: asked.update(source=source) or sampled(g, w, key, source, *rest, **o),
+    )
+    assert validate_on(*arguments)[1](run.params) == {"validation_sinkhorn_divergence": 1.0}
+    first_half = [
+        np.isin(asked[name][:, 0], side[:10, 0]).mean() for name, side in zip(("source", "target"), pairs, strict=True)
+    ]
+    # 64 cells, drawn evenly over the mass.
+    assert first_half[0] == pytest.approx(0.75, abs=0.02) and first_half[1] == 1.0
+    np.testing.assert_array_equal(asked["target_weights"], np.full(20, 2.0))
+    np.testing.assert_array_equal(asked["source_weights"], np.ones(20))
 
 
 def test_a_progress_bar_is_shown_only_if_wanted(run, brief, capsys):

@@ -1,7 +1,7 @@
 """Conditional flow matching on a coupling: velocity field, trainer, sampler."""
 
 from scgenot.flow._config import FlowConfig, ODEConfig, RescalingConfig, TrainConfig
-from scgenot.flow._path import matching_loss, noise_and_time
+from scgenot.flow._path import NoiseToTarget, Path, matching_loss, noise_and_time
 from scgenot.flow._result import Stopped, TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
@@ -21,7 +21,9 @@ __all__ = [
     "FlowConfig",
     "FlowWeights",
     "HeldOut",
+    "NoiseToTarget",
     "ODEConfig",
+    "Path",
     "RescalingConfig",
     "Standardizer",
     "Stopped",

@@ -1,34 +1,108 @@
-"""The flow matching loss: regress the straight way from noise to a target drawn for the source cell."""
+"""The path: where a flow starts, how it goes to the target, and the velocity that is regressed on the way."""
 
 from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from scgenot.flow._velocity import VelocityField
+# A velocity of (times, positions, what is seen of the source cells); a condition is bound to it already.
+Velocity: TypeAlias = Callable[..., Array]
 
 
+@dataclasses.dataclass(frozen=True)
+class Path(abc.ABC):
+    """What sets one flow apart from another. The trainer regresses along it, and the sampler starts where it starts.
+
+    Paths are static arguments of compiled functions: frozen values that hash and compare.
+    """
+
+    @abc.abstractmethod
+    def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
+        """Return where rows start, given standard normal noise and source cells."""
+
+    @abc.abstractmethod
+    def seen(self, x: Float[Array, "rows dx"]) -> Float[Array, "rows seen"]:
+        """Return what the velocity sees of the source cells."""
+
+    @abc.abstractmethod
+    def position(
+        self, t: Float[Array, " rows"], start: Float[Array, "rows dy"], y: Float[Array, "rows dy"]
+    ) -> Float[Array, "rows dy"]:
+        """Return where rows are at time `t`."""
+
+    @abc.abstractmethod
+    def velocity(
+        self, t: Float[Array, " rows"], start: Float[Array, "rows dy"], y: Float[Array, "rows dy"]
+    ) -> Float[Array, "rows dy"]:
+        """Return the velocity that is regressed."""
+
+    def loss(
+        self,
+        model: Velocity,
+        x: Float[Array, "rows dx"],
+        y: Float[Array, "rows dy"],
+        z: Float[Array, "rows dy"],
+        t: Float[Array, " rows"],
+    ) -> Float[Array, ""]:
+        """Return the mean squared error of a velocity over rows and features."""
+        start = self.start(z, x)
+        found = model(t, self.position(t, start, y), self.seen(x))
+        return jnp.mean(jnp.square(found - self.velocity(t, start, y)))
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseToTarget(Path):
+    """GENOT's: straight lines from noise to the target, given the source cell (Klein et al. 2024, equation 7).
+
+    The regression target is y - z, from noise to target; not y - x.
+    """
+
+    def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
+        """Start at noise."""
+        return z
+
+    def seen(self, x: Float[Array, "rows dx"]) -> Float[Array, "rows seen"]:
+        """See all of the source cell: the law is conditional on it."""
+        return x
+
+    def position(
+        self, t: Float[Array, " rows"], start: Float[Array, "rows dy"], y: Float[Array, "rows dy"]
+    ) -> Float[Array, "rows dy"]:
+        """Return ``(1 - t) z + t y``."""
+        return (1.0 - t[:, None]) * start + t[:, None] * y
+
+    def velocity(
+        self, t: Float[Array, " rows"], start: Float[Array, "rows dy"], y: Float[Array, "rows dy"]
+    ) -> Float[Array, "rows dy"]:
+        """Return ``y - z``."""
+        return y - start
+
+
+@partial(jax.jit, static_argnames=("rows", "target_dim"))
 def noise_and_time(key: jax.Array, rows: int, target_dim: int) -> tuple[Float[Array, "rows dy"], Float[Array, " rows"]]:
     """Draw noise z ~ N(0, I) and times stratified over [0, 1], in random order over the rows."""
     noise_key, time_key, order_key = jax.random.split(key, 3)
-    noise = jax.random.normal(noise_key, (rows, target_dim))
+    noise = jax.random.normal(noise_key, (rows, target_dim), jnp.float32)
     # One time in each of `rows` equal intervals: the mean over times has little variance of its own. The order is
     # shuffled, since the rows of a batch are ordered by source cell.
-    times = (jnp.arange(rows) + jax.random.uniform(time_key, (rows,))) / rows
+    offsets = jax.random.uniform(time_key, (rows,), jnp.float32)
+    times = (jnp.arange(rows, dtype=jnp.float32) + offsets) / rows
     return noise, jax.random.permutation(order_key, times)
 
 
 def matching_loss(
-    model: VelocityField,
+    model: Velocity,
     x: Float[Array, "rows dx"],
     y: Float[Array, "rows dy"],
     z: Float[Array, "rows dy"],
     t: Float[Array, " rows"],
 ) -> Float[Array, ""]:
-    """Return ``mean |v(t, (1 - t) z + t y | x) - (y - z)|^2`` over rows and features.
-
-    The regression target is y - z, from noise to target (Klein et al. 2024, equation 7); not y - x.
-    """
-    between = (1.0 - t[:, None]) * z + t[:, None] * y
-    return jnp.mean(jnp.square(model(t, between, x) - (y - z)))
+    """Return GENOT's loss, ``mean |v(t, (1 - t) z + t y | x) - (y - z)|^2`` over rows and features."""
+    return NoiseToTarget().loss(model, x, y, z, t)

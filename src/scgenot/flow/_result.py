@@ -17,20 +17,19 @@ class Stopped(enum.StrEnum):
     INTERRUPTED = "interrupted"
     DIVERGED = "diverged"
 
-    @property
-    def advice(self) -> str:
-        """What it means, and what to do about it."""
-        return _ADVICE[self]
+    def told(self, steps: int) -> str:
+        """Return what happened after which `steps` steps were kept, and what to do about it."""
+        return _TOLD[self].format(steps=steps)
 
 
-_ADVICE = {
-    Stopped.MAX_STEPS: "All steps were done. If the losses still fall, use a larger `max_steps`.",
-    Stopped.EARLY_STOPPING: "The validation loss stopped improving; the best weights are kept. To go on for longer, "
-    "use a larger `patience`.",
-    Stopped.INTERRUPTED: "Training was interrupted; the weights reached so far are kept. Call training again to start "
-    "anew.",
-    Stopped.DIVERGED: "The training loss exploded; the last good weights are kept. Try a smaller `learning_rate`, or "
-    "look for extreme values in the data.",
+_TOLD = {
+    Stopped.MAX_STEPS: "All {steps} steps were done. If the losses still fall, use a larger `max_steps`.",
+    Stopped.EARLY_STOPPING: "The validation loss stopped improving within {steps} steps; the best weights are kept. To go on "
+    "for longer, use a larger `patience`.",
+    Stopped.INTERRUPTED: "Training was interrupted; the weights reached are kept, those after {steps} steps. Train again for "
+    "more; it starts anew.",
+    Stopped.DIVERGED: "The training loss exploded; the last good weights are kept, those after {steps} steps. Try a smaller "
+    "`learning_rate`, or look for extreme values in the data.",
 }
 
 

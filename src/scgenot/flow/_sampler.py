@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt
 
 from scgenot.flow._config import ODEConfig
+from scgenot.flow._path import NoiseToTarget, Path
 from scgenot.flow._result import Params
 from scgenot.flow._scaling import Standardizer
 
@@ -39,12 +40,18 @@ class FlowWeights:
         Units of both spaces.
     rescaling
         Weights of the networks for growth by population, ``"source"`` or ``"target"``; only those that were learned.
+    plan_growth
+        The plan's own growth of the training cells, by population; where there is a network.
+    condition_units
+        Units of conditions; ``None`` without.
     """
 
     params: Params
     source_units: Standardizer
     target_units: Standardizer
     rescaling: dict[str, Params] = dataclasses.field(default_factory=dict)
+    plan_growth: dict[str, Float[Array, " k"]] = dataclasses.field(default_factory=dict)
+    condition_units: Standardizer | None = None
 
 
 def default_rows() -> int:
@@ -62,6 +69,8 @@ def sample_blocks(
     ode: ODEConfig,
     *,
     rows: int | None = None,
+    path: Path | None = None,
+    conditions: Float[np.ndarray, "n dc"] | None = None,
 ) -> Iterator[tuple[slice, Float[np.ndarray, "k s dy"]]]:
     """Yield samples of the target for runs of consecutive source cells.
 
@@ -82,46 +91,50 @@ def sample_blocks(
         How the equation is solved.
     rows
         Rows solved at once; memory is in proportion to it. The last block is padded, so one shape is compiled.
+    path
+        Where the flow starts; GENOT's by default.
+    conditions
+        The condition of each cell, in the user's units.
 
     Yields
     ------
     The place of the cells, and their samples in the user's units.
     """
-    rows = rows or default_rows()
+    rows, path = rows or default_rows(), path or NoiseToTarget()
+    # What growth needs stays behind: it has the training cells' number among its shapes.
+    weights = dataclasses.replace(weights, rescaling={}, plan_growth={})
+    conditions = np.zeros((len(cells), 0), np.float32) if conditions is None else conditions
     cells_a_block = max(1, rows // n_samples)
     for start in range(0, len(cells), cells_a_block):
         place = slice(start, min(start + cells_a_block, len(cells)))
-        block_ids = np.repeat(np.asarray(cell_ids[place], np.uint32), n_samples)
-        block_cells = np.repeat(np.asarray(cells[place], np.float32), n_samples, axis=0)
-        sample_ids = np.tile(np.arange(n_samples, dtype=np.uint32), place.stop - place.start)
+        block = {
+            "cells": np.repeat(np.asarray(cells[place], np.float32), n_samples, axis=0),
+            "conditions": np.repeat(np.asarray(conditions[place], np.float32), n_samples, axis=0),
+            "cell_ids": np.repeat(np.asarray(cell_ids[place], np.uint32), n_samples),
+            "sample_ids": np.tile(np.arange(n_samples, dtype=np.uint32), place.stop - place.start),
+        }
         parts = []
-        for first in range(0, len(block_ids), rows):
-            some = slice(first, first + rows)
-            parts.append(
-                _padded(graphdef, weights, key, block_cells[some], block_ids[some], sample_ids[some], ode, rows)
-            )
+        for first in range(0, len(block["cell_ids"]), rows):
+            some = {name: array[first : first + rows] for name, array in block.items()}
+            size = len(some["cell_ids"])
+            # Padding rows are copies of the first one: zeros may lie where the velocity was never trained, and would keep
+            # an adaptive solver busy.
+            some = {name: np.concatenate([array, array[:1].repeat(rows - size, 0)]) for name, array in some.items()}
+            parts.append((_solve_rows(graphdef, path, weights, key, **some, ode=ode), size))
         # One host copy a block; the loop above only queues work.
         samples = np.concatenate([np.asarray(part)[:size] for part, size in parts])
         yield place, samples.reshape(place.stop - place.start, n_samples, -1)
 
 
-def _padded(graphdef, weights, key, cells, cell_ids, sample_ids, ode, rows):
-    size = len(cell_ids)
-    fill = rows - size
-    cells = np.pad(cells, ((0, fill), (0, 0)))
-    cell_ids, sample_ids = np.pad(cell_ids, (0, fill)), np.pad(sample_ids, (0, fill))
-    # Padding rows are copies of the first one: with zeros, an adaptive solver could take other steps.
-    if fill:
-        cells[size:] = cells[0]
-    return _solve_rows(graphdef, weights, key, cells, cell_ids, sample_ids, ode), size
-
-
-@partial(jax.jit, static_argnames=("graphdef", "ode"))
+@partial(jax.jit, static_argnames=("graphdef", "path", "ode"))
 def _solve_rows(
     graphdef: nnx.GraphDef,
+    path: Path,
     weights: FlowWeights,
     key: jax.Array,
+    *,
     cells: Float[Array, "rows dx"],
+    conditions: Float[Array, "rows dc"],
     cell_ids: UInt[Array, " rows"],
     sample_ids: UInt[Array, " rows"],
     ode: ODEConfig,
@@ -129,27 +142,60 @@ def _solve_rows(
     target_dim = weights.target_units.mean.shape[0]
     model = nnx.merge(graphdef, weights.params)
     x = weights.source_units.forward(cells)
+    c = conditions if weights.condition_units is None else weights.condition_units.forward(conditions)
 
     def noise_of(cell_id, sample_id):
         own = jax.random.fold_in(jax.random.fold_in(key, cell_id), sample_id)
-        return jax.random.normal(own, (target_dim,))
+        return jax.random.normal(own, (target_dim,), jnp.float32)
+
+    start = path.start(jax.vmap(noise_of)(cell_ids, sample_ids), x)
+    if ode.solver == "tsit5":
+        ends = jax.vmap(partial(_adaptive, model, ode))(start, path.seen(x), c)
+    else:
+        ends = _fixed_steps(model, ode, start, path.seen(x), c)
+    return weights.target_units.backward(ends)
+
+
+def _fixed_steps(
+    model: nnx.Module,
+    ode: ODEConfig,
+    start: Float[Array, "rows dy"],
+    x: Float[Array, "rows seen"],
+    c: Float[Array, "rows dc"],
+) -> Float[Array, "rows dy"]:
+    def velocity(t, z, args):
+        return model(jnp.full(z.shape[0], t, jnp.float32), z, x, c)
+
+    return _solve(velocity, start, ode, diffrax.ConstantStepSize(), 1.0 / ode.n_steps, ode.n_steps + 1)
+
+
+def _adaptive(
+    model: nnx.Module,
+    ode: ODEConfig,
+    start: Float[Array, " dy"],
+    x: Float[Array, " seen"],
+    c: Float[Array, " dc"],
+) -> Float[Array, " dy"]:
+    """Solve for one row with steps of its own: steps in common would let samples depend on what else is asked for."""
 
     def velocity(t, z, args):
-        return model(jnp.full(z.shape[0], t), z, x)
+        return model(jnp.full(1, t, jnp.float32), z[None], x[None], c[None])[0]
 
-    noise = jax.vmap(noise_of)(cell_ids, sample_ids)
-    adaptive = ode.solver == "tsit5"
-    controller = diffrax.PIDController(rtol=ode.rtol, atol=ode.atol) if adaptive else diffrax.ConstantStepSize()
+    controller = diffrax.PIDController(rtol=ode.rtol, atol=ode.atol)
+    return _solve(velocity, start, ode, controller, None, _MAX_ADAPTIVE_STEPS)
+
+
+def _solve(velocity, start, ode, controller, dt0, max_steps):
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(velocity),
         _SOLVERS[ode.solver](),
         t0=0.0,
         t1=1.0,
-        dt0=None if adaptive else 1.0 / ode.n_steps,
-        y0=noise,
+        dt0=dt0,
+        y0=start,
         stepsize_controller=controller,
         saveat=diffrax.SaveAt(t1=True),
-        max_steps=_MAX_ADAPTIVE_STEPS if adaptive else ode.n_steps + 1,
+        max_steps=max_steps,
         adjoint=diffrax.ForwardMode(),
     )
-    return weights.target_units.backward(solution.ys[0])
+    return solution.ys[0]

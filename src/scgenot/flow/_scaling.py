@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -42,7 +41,13 @@ class Standardizer:
         # feature, float32 coordinates are rounding noise.
         scale = np.sqrt(variance)
         scale = np.where(scale > 1e-6 * scale.max(), scale, 1.0)
-        return cls(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32))
+        # `jnp.asarray` compiles a program for each shape.
+        return cls(jax.device_put(mean.astype(np.float32)), jax.device_put(scale.astype(np.float32)))
+
+    def on_host(self, cells: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Map from the user's units to standardised ones in float64, without compiling anything; float32 out."""
+        mean, scale = np.asarray(self.mean, np.float64), np.asarray(self.scale, np.float64)
+        return ((np.asarray(cells, np.float64) - mean) / scale).astype(np.float32)
 
     def forward(self, cells: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Map from the user's units to standardised ones."""

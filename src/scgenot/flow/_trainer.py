@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import warnings
 from collections.abc import Callable
@@ -18,11 +19,16 @@ from tqdm.auto import tqdm
 
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
-from scgenot.flow._path import matching_loss, noise_and_time
+from scgenot.flow._path import NoiseToTarget, Path, noise_and_time
 from scgenot.flow._result import Params, Stopped, TrainResult
+from scgenot.flow._sizes import padded
 
 _VALIDATION_PAIRS = 4096
 _EXPLODED = 10.0
+# Steps whose median loss is judged. A batch whose loss is ten times the first one's, for an outlier's sake, is at most one in
+# ten (outliers are part of the variance that cells are scaled by): 10 of 20 are such with a probability below 1e-5. A
+# diverging run goes on for at most so many steps.
+_JUDGED = 20
 
 
 @jax.tree_util.register_dataclass
@@ -37,22 +43,43 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class ValidationSet:
-    """Held-out pairs in standardised units, with noise and times fixed so that checks compare."""
+    """Held-out pairs in standardised units, with noise and times fixed so that checks compare.
 
-    x: Float[Array, "rows dx"]
-    y: Float[Array, "rows dy"]
+    `c` are the conditions of the rows, of no columns where there are none.
+    """
+
+    x: Float[Array | np.ndarray, "rows dx"]
+    y: Float[Array | np.ndarray, "rows dy"]
     z: Float[Array, "rows dy"]
     t: Float[Array, " rows"]
+    c: Float[Array | np.ndarray, "rows dc"] | None = None
 
     @classmethod
     def draw(
-        cls, key: jax.Array, coupling: Coupling, source: Float[Array, "n dx"], target: Float[Array, "m dy"]
+        cls,
+        key: jax.Array,
+        coupling: Coupling,
+        source: Float[Array | np.ndarray, "n dx"],
+        target: Float[Array | np.ndarray, "m dy"],
+        conditions: Float[np.ndarray, "blocks dc"] | None = None,
     ) -> ValidationSet:
         """Draw pairs of held-out cells from the coupling between them."""
-        pair_key, noise_key = jax.random.split(key)
-        i, j = next(coupling.pairs(pair_key, batch_size=_VALIDATION_PAIRS, steps=1))
+        pair_key, noise_key = keys(key, 2)
+        i, j, *block = next(coupling.pairs(pair_key, batch_size=_VALIDATION_PAIRS, steps=1))
         noise, times = noise_and_time(noise_key, _VALIDATION_PAIRS, target.shape[1])
-        return cls(source[i[0]], target[j[0]], noise, times)
+        conditions = _conditions(conditions)
+        rows = conditions[np.asarray(block[0][0])] if block else np.zeros((_VALIDATION_PAIRS, 0), np.float32)
+        return cls(np.asarray(source)[np.asarray(i[0])], np.asarray(target)[np.asarray(j[0])], noise, times, rows)
+
+
+def keys(key: jax.Array, n: int) -> tuple[jax.Array, ...]:
+    """Split a key into up to five, in a program that all callers share."""
+    return _five_keys(key)[:n]
+
+
+@jax.jit
+def _five_keys(key: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jax.random.split(key, 5))
 
 
 def train_velocity(
@@ -60,10 +87,12 @@ def train_velocity(
     graphdef: nnx.GraphDef,
     params: Params,
     coupling: Coupling,
-    source: Float[Array, "n dx"],
-    target: Float[Array, "m dy"],
+    source: Float[Array | np.ndarray, "n dx"],
+    target: Float[Array | np.ndarray, "m dy"],
     config: TrainConfig,
     *,
+    path: Path | None = None,
+    conditions: Float[Array | np.ndarray, "blocks dc"] | None = None,
     validation: ValidationSet | None = None,
     extra_metrics: Callable[[Params], dict[str, float]] | None = None,
     progress_bar: bool = True,
@@ -82,6 +111,10 @@ def train_velocity(
         The coupled cells, in standardised units.
     config
         Steps, batch size, schedule.
+    path
+        Where the flow starts and what is regressed on the way; GENOT's by default.
+    conditions
+        What the velocity sees of each block of a coupling that has blocks, in standardised units.
     validation
         Held-out pairs.
     extra_metrics
@@ -93,13 +126,16 @@ def train_velocity(
     -------
     The weights and the history. An interrupted or diverging training returns the last good weights and says so.
     """
-    optimizer = _optimizer(config.max_grad_norm)
-    state = TrainState(params, params, optimizer.init(params))
-    pair_key, step_key = jax.random.split(key)
+    path = path or NoiseToTarget()
+    state = _initial_state(config.max_grad_norm, params)
+    pair_key, step_key = keys(key, 2)
     batches = coupling.pairs(pair_key, batch_size=config.batch_size, steps=config.check_every)
     rates = learning_rates(config)
-    recorder = _Recorder(config, validation, graphdef, extra_metrics)
-    run = partial(_run_steps, graphdef, config.max_grad_norm, config.ema_decay)
+    recorder = _Recorder(config, validation, graphdef, path, extra_metrics)
+    # Padded on the host, so that the compiled steps know a few numbers of cells only.
+    cells = tuple(jax.device_put(padded(np.asarray(side, np.float32))) for side in (source, target))
+    table = _conditions(conditions)
+    run = partial(_run_steps, graphdef, path, config.max_grad_norm, config.ema_decay)
     good, done, stopped = params, 0, Stopped.MAX_STEPS
     watch = _Divergence(params)
     with tqdm(total=config.max_steps, disable=not progress_bar, desc="Training", unit="step") as bar:
@@ -108,12 +144,12 @@ def train_velocity(
                 count = min(config.check_every, config.max_steps - done)
                 rate = np.zeros(config.check_every, np.float32)
                 rate[:count] = rates[done : done + count]
-                i, j = next(batches)
-                call_key = jax.random.fold_in(step_key, done)
+                i, j, *block = next(batches)
+                block = block[0] if block else np.zeros(i.shape, np.int32)
                 before = _kept(state, config)
-                state, losses = run(state, source, target, i, j, rate, call_key, count)
+                state, losses = run(state, cells, table, (i, j, block), rate, step_key, done, count)
                 losses = np.asarray(losses)[:count]
-                if watch.seen(losses, before, done):
+                if watch.seen(losses, before, done, ends=done + count == config.max_steps):
                     stopped, good, done = Stopped.DIVERGED, watch.good, watch.good_steps
                     break
                 loss = float(losses.mean())
@@ -127,13 +163,8 @@ def train_velocity(
                     break
         except KeyboardInterrupt:
             stopped = Stopped.INTERRUPTED
-    if stopped is Stopped.DIVERGED:
-        warnings.warn(
-            f"The training loss exploded; the last good weights are kept, those after {done} steps. "
-            "Try a smaller `learning_rate`, or look for extreme values in the data.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    if stopped in (Stopped.DIVERGED, Stopped.INTERRUPTED):
+        warnings.warn(stopped.told(done), RuntimeWarning, stacklevel=2)
     return TrainResult(recorder.best(good), recorder.history, done, stopped)
 
 
@@ -153,31 +184,44 @@ def _optimizer(max_grad_norm: float) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam())
 
 
-@partial(jax.jit, static_argnames=("graphdef", "max_grad_norm", "ema_decay"))
+@partial(jax.jit, static_argnames="max_grad_norm")
+def _initial_state(max_grad_norm: float, params: Params) -> TrainState:
+    return TrainState(params, params, _optimizer(max_grad_norm).init(params))
+
+
+def _conditions(conditions: Any) -> Float[np.ndarray, "blocks dc"]:
+    """Return the table of conditions; without any, one of no columns, in which all pairs look up the first row."""
+    return np.zeros((1, 0), np.float32) if conditions is None else np.asarray(conditions, np.float32)
+
+
+@partial(jax.jit, static_argnames=("graphdef", "path", "max_grad_norm", "ema_decay"))
 def _run_steps(
     graphdef: nnx.GraphDef,
+    path: Path,
     max_grad_norm: float,
     ema_decay: float | None,
     state: TrainState,
-    source: Float[Array, "n dx"],
-    target: Float[Array, "m dy"],
-    i: Int[Array, "steps batch"],
-    j: Int[Array, "steps batch"],
+    cells: tuple[Float[Array, "n dx"], Float[Array, "m dy"]],
+    conditions: Float[Array, "blocks dc"],
+    pairs: tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], Int[Array, "steps batch"]],
     rates: Float[Array, " steps"],
     key: jax.Array,
+    done: int | Int[Array, ""],
     count: int | Int[Array, ""],
 ) -> tuple[TrainState, Float[Array, " steps"]]:
     """Run `count` optimisation steps without leaving the device; return the state and the losses."""
     optimizer = _optimizer(max_grad_norm)
+    i, j, block = pairs
+    key = jax.random.fold_in(key, done)
 
-    def loss_of(params, x, y, z, t):
-        return matching_loss(nnx.merge(graphdef, params), x, y, z, t)
+    def loss_of(params, x, y, z, t, c):
+        return path.loss(partial(nnx.merge(graphdef, params), c=c), x, y, z, t)
 
     def step(k, carry):
         state, losses = carry
-        x, y = source[i[k]], target[j[k]]
+        x, y, c = cells[0][i[k]], cells[1][j[k]], conditions[block[k]]
         z, t = noise_and_time(jax.random.fold_in(key, k), *y.shape)
-        loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t)
+        loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, c)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = jax.tree.map(lambda p, u: p - rates[k] * u, state.params, updates)
         average = state.average
@@ -186,12 +230,12 @@ def _run_steps(
         return TrainState(params, average, optimizer_state), losses.at[k].set(loss)
 
     # The bound is an argument, so that a last, shorter call runs the same compiled loop.
-    return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(i.shape[0])))
+    return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(i.shape[0], jnp.float32)))
 
 
-@partial(jax.jit, static_argnames="graphdef")
-def _validation_loss(graphdef: nnx.GraphDef, params: Params, x, y, z, t) -> Float[Array, ""]:
-    return matching_loss(nnx.merge(graphdef, params), x, y, z, t)
+@partial(jax.jit, static_argnames=("graphdef", "path"))
+def _validation_loss(graphdef: nnx.GraphDef, path: Path, params: Params, x, y, z, t, c) -> Float[Array, ""]:
+    return path.loss(partial(nnx.merge(graphdef, params), c=c), x, y, z, t)
 
 
 def _kept(state: TrainState, config: TrainConfig) -> Params:
@@ -201,31 +245,39 @@ def _kept(state: TrainState, config: TrainConfig) -> Params:
 class _Divergence:
     """Tells when training diverges, and which weights were good last.
 
-    Diverged is a loss that is not finite, or ten times that of the first step: the initial velocity is zero, so this
-    is ten times worse than knowing nothing. Weights are good once a loss was computed with them: those after a
-    call's last step have not been tried yet.
+    Diverged is a loss that is not finite, or a median over the last steps above ten times the first step's loss: the
+    initial velocity is zero, so this is ten times worse than knowing nothing. Single losses tell nothing: a batch with an
+    outlier among its targets has a large one. Weights are good once a loss was computed with them: those after a call's
+    last step have not been tried yet.
     """
 
     def __init__(self, params: Params) -> None:
         self.good, self.good_steps = params, 0
         self._limit = np.inf
+        self._last: collections.deque[float] = collections.deque(maxlen=_JUDGED)
 
-    def seen(self, losses: Float[np.ndarray, " steps"], before: Params, steps_before: int) -> bool:
-        """Take in the losses of a call that started from `before`; return whether training has diverged."""
+    def seen(self, losses: Float[np.ndarray, " steps"], before: Params, steps_before: int, *, ends: bool) -> bool:
+        """Take in the losses of a call that started from `before`; return whether training has diverged.
+
+        Judged are full windows, and what there is when training ends.
+        """
         if steps_before == 0:
             self._limit = _EXPLODED * losses[0]
         if losses[0] <= self._limit:
             self.good, self.good_steps = before, steps_before
-        return not (np.isfinite(losses).all() and losses.max() <= self._limit)
+        self._last.extend(losses)
+        enough = ends or len(self._last) == _JUDGED
+        return not np.isfinite(losses).all() or bool(enough and np.median(self._last) > self._limit)
 
 
 class _Recorder:
     """History, best weights and early stopping."""
 
-    def __init__(self, config, validation, graphdef, extra_metrics) -> None:
+    def __init__(self, config, validation, graphdef, path, extra_metrics) -> None:
         self.history: dict[str, tuple[list[int], list[float]]] = {}
         self.should_stop = False
-        self._config, self._validation, self._graphdef, self._extra = config, validation, graphdef, extra_metrics
+        self._config, self._validation, self._extra = config, validation, extra_metrics
+        self._static = graphdef, path
         self._best: tuple[float, Params] | None = None
         self._since_best = 0
 
@@ -234,8 +286,9 @@ class _Recorder:
         values = {"train_loss": loss}
         if self._validation is not None:
             held_out = self._validation
-            arrays = (held_out.x, held_out.y, held_out.z, held_out.t)
-            values["validation_loss"] = float(_validation_loss(self._graphdef, params, *arrays))
+            c = np.zeros((len(held_out.x), 0), np.float32) if held_out.c is None else held_out.c
+            arrays = (held_out.x, held_out.y, held_out.z, held_out.t, c)
+            values["validation_loss"] = float(_validation_loss(*self._static, params, *arrays))
             self._compare(values["validation_loss"], params)
         if self._extra is not None:
             values |= self._extra(params)

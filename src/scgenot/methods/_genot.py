@@ -7,23 +7,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from scgenot._messages import check_count
+from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, solve_coupling
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._path import NoiseToTarget
 from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import train_velocity
+from scgenot.flow._trainer import keys, train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
-from scgenot.flow._velocity import VelocityField
-from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescalings
+from scgenot.flow._velocity import abstract_velocity, initial_weights
+from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
+
+PATH = NoiseToTarget()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +38,13 @@ class GENOTSolver(Method):
 
     name: ClassVar[str] = "genot"
     needs: ClassVar[Literal["pairs"]] = "pairs"
-    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True)
+    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, conditions=True)
     config_type: ClassVar[type] = FlowConfig
 
     @property
     def graphdef(self) -> nnx.GraphDef:
         """Static structure of the velocity field."""
-        return nnx.split(self._abstract())[0]
+        return abstract_velocity(*self._network)[0]
 
     @classmethod
     def config_from(cls, saved: Mapping[str, Any]) -> FlowConfig:
@@ -94,7 +96,7 @@ class GENOTSolver(Method):
         """
         key = as_key(rng)
         if coupling is None:
-            coupling_key = jax.random.split(key, 5)[0]
+            coupling_key = keys(key, 5)[0]
             coupling = solve_coupling(coupling_key, source, target, kind=coupling_kind, config=coupling_config)
         blank = cls(np.shape(source)[1], np.shape(target)[1], flow_config or FlowConfig())
         data = FitData(source, target, coupling, held_out=held_out)
@@ -121,34 +123,62 @@ class GENOTSolver(Method):
         -------
         The solver with its weights, and what happened in training.
         """
+        coupling, conditions, learned = data.coupling, None, self
+        if coupling is None:
+            raise ValueError("`data.coupling` is None, and GENOT learns from pairs. Solve for a coupling first.")
+        if data.conditions is not None:
+            conditions = np.asarray(data.conditions, np.float32)
+            learned = dataclasses.replace(self, condition_dim=conditions.shape[1])
         # The first of five is :meth:`fit`'s, for the coupling.
-        _, init_key, train_key, validation_key, growth_key = jax.random.split(key, 5)
-        config, coupling = self.config, data.coupling
+        _, init_key, train_key, validation_key, growth_key = keys(key, 5)
+        config = self.config
         source, target = self.cells(data.source), self.cells(data.target, "target")
         source_units = Standardizer.fit(source, coupling.source_marginal, config.standardize)
         target_units = Standardizer.fit(target, coupling.target_marginal, config.standardize)
-        graphdef, params = nnx.split(
-            VelocityField(self.source_dim, self.target_dim, config, rngs=nnx.Rngs(params=init_key))
-        )
         units = source_units, target_units
-        validation, metrics = validate_on(validation_key, graphdef, coupling, units, data.held_out)
-        cells = source_units.forward(jnp.asarray(source)), target_units.forward(jnp.asarray(target))
+        condition_units = None
+        if conditions is not None:
+            # Each number for itself: those of a condition need not share a unit.
+            condition_units = Standardizer.fit(conditions, np.ones(len(conditions)), "feature")
+            conditions = condition_units.on_host(conditions)
+        params = initial_weights(init_key, *learned._network)
+        validation, metrics = validate_on(
+            validation_key, learned.graphdef, PATH, coupling, units, data.held_out, conditions
+        )
+        cells = source_units.on_host(source), target_units.on_host(target)
+        told = {"marginal_kinds": tuple(coupling.marginal_kinds), "training_cells": (len(source), len(target))}
+        learned = dataclasses.replace(learned, **told)
         # First, so that an interrupted training leaves it, too.
-        rescaling = fit_rescalings(growth_key, coupling, cells, config.rescaling)
+        rescaling, ratios = learned._learn_growth(growth_key, coupling, cells, conditions)
         result = train_velocity(
             train_key,
-            graphdef,
+            learned.graphdef,
             params,
             coupling,
             *cells,
             train_config,
+            path=PATH,
+            conditions=conditions,
             validation=validation,
             extra_metrics=metrics,
             progress_bar=progress_bar,
         )
-        weights = FlowWeights(result.params, *units, rescaling)
-        learned = dataclasses.replace(self, weights=weights, marginal_kinds=tuple(coupling.marginal_kinds))
-        return learned, result
+        weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units)
+        return dataclasses.replace(learned, weights=weights), result
+
+    def _learn_growth(self, key, coupling, cells, conditions) -> tuple[dict[str, nnx.State], dict[str, jax.Array]]:
+        """Return networks and, without conditions, what they learned from, by population whose marginal is relaxed."""
+        networks, growth = {}, {}
+        sides = zip(keys(key, 2), POPULATIONS, self.marginal_kinds, cells, strict=True)
+        for side, (own, name, kind, x) in enumerate(sides):
+            if kind != "relaxed":
+                continue
+            rows, blocks, prior, marginal = growth_rows(coupling, side)
+            x = x if conditions is None else np.concatenate([x[rows], conditions[blocks]], axis=1)
+            networks[name] = fit_rescaling(own, x, prior, marginal, self.config.rescaling)
+            if conditions is None:
+                growth[name] = jax.device_put(plan_growth(prior, marginal).astype(np.float32))
+        return networks, growth
 
     def sample_blocks(
         self,
@@ -166,7 +196,8 @@ class GENOTSolver(Method):
         check_count("n_samples", n_samples)
         x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, int(n_samples), ode or ODEConfig(), rows=rows)
+        options = {"rows": rows, "path": PATH, "conditions": self.condition_rows(condition, len(x))}
+        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, int(n_samples), ode or ODEConfig(), **options)
 
     def growth(
         self,
@@ -180,17 +211,38 @@ class GENOTSolver(Method):
         if self.marginal_kinds[POPULATIONS.index(population)] != "relaxed":
             return self.growth_without_network(x, population)
         units = weights.source_units if population == "source" else weights.target_units
-        return evaluate_growth(weights.rescaling[population], units, x, self.config.rescaling)
+        rows = self.condition_rows(condition, len(x))
+        rows = None if weights.condition_units is None else weights.condition_units.on_host(rows)
+        return evaluate_growth(weights.rescaling[population], units, x, self.config.rescaling, rows)
+
+    def training_growth(self, population: Literal["source", "target"] = "source") -> Float[np.ndarray, " k"] | None:
+        """Return the plan's own growth, marginal over prior, of the training cells in their order.
+
+        ``None`` where the marginal is not relaxed, with conditions, in each of which a cell has another growth, and from
+        models saved before it was kept.
+        """
+        if population not in POPULATIONS:
+            raise ValueError(one_of("population", population, POPULATIONS))
+        known = self.trained().plan_growth.get(population)
+        return None if known is None else np.asarray(known)
 
     def weights_template(self) -> FlowWeights:
         """Return the shapes of the weights, to read saved ones into."""
-        source, target = (Standardizer(jnp.zeros(d), jnp.ones(d)) for d in (self.source_dim, self.target_dim))
-        sides = zip(POPULATIONS, self.marginal_kinds, (self.source_dim, self.target_dim), strict=True)
-        rescaling = {
-            name: empty_rescaling(dim, self.config.rescaling)[1] for name, kind, dim in sides if kind == "relaxed"
-        }
-        return FlowWeights(nnx.split(self._abstract())[1], source, target, rescaling)
+        dims, c = (self.source_dim, self.target_dim), self.condition_dim
+        source, target = (_blank_units(d) for d in dims)
+        relaxed = [k for k, kind in enumerate(self.marginal_kinds) if kind == "relaxed"]
+        rescaling = {POPULATIONS[k]: empty_rescaling(dims[k] + c, self.config.rescaling)[1] for k in relaxed}
+        known = self.training_cells
+        empty = lambda n: jax.device_put(np.zeros(n, np.float32))
+        kept = known is not None and not c
+        growth = {POPULATIONS[k]: empty(known[k]) for k in relaxed} if kept else {}
+        params = abstract_velocity(*self._network)[1]
+        return FlowWeights(params, source, target, rescaling, growth, _blank_units(c) if c else None)
 
-    def _abstract(self) -> VelocityField:
-        build = lambda: VelocityField(self.source_dim, self.target_dim, self.config, rngs=nnx.Rngs(0))
-        return nnx.eval_shape(build)
+    @property
+    def _network(self) -> tuple[int, int, FlowConfig, int]:
+        return self.source_dim, self.target_dim, self.config, self.condition_dim
+
+
+def _blank_units(width: int) -> Standardizer:
+    return Standardizer(jax.device_put(np.zeros(width, np.float32)), jax.device_put(np.ones(width, np.float32)))

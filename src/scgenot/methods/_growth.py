@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+from sklearn.neighbors import NearestNeighbors
 
 from scgenot.coupling import Coupling
 from scgenot.flow._config import RescalingConfig
 from scgenot.flow._scaling import Standardizer
-from scgenot.methods._method import POPULATIONS
+from scgenot.flow._sizes import host_rng, padded, systematic
+from scgenot.flow._trainer import keys
 
 # softplus(_ONE) = 1: networks start from the mean growth.
 _ONE = math.log(math.expm1(1.0))
@@ -84,43 +86,42 @@ def rescaling_loss(eta: Float[Array, " rows"], ratio: Float[Array, " rows"], los
     return jnp.mean(errors) + 0.5 * jnp.square(jnp.mean(eta - ratio))
 
 
-def fit_rescalings(
-    key: jax.Array,
-    coupling: Coupling,
-    cells: tuple[Float[Array, "n dx"], Float[Array, "m dy"]],
-    config: RescalingConfig,
-) -> dict[str, nnx.State]:
-    """Learn the growth of the populations whose marginal is relaxed; of the others nothing is to be learned.
+def plan_growth(
+    prior: Float[Array | np.ndarray, " n"], marginal: Float[Array | np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Return ``marginal / prior``, for priors that sum to 1; 0 for cells without prior mass."""
+    prior, marginal = np.asarray(prior, np.float64), np.asarray(marginal, np.float64)
+    share = prior / prior.sum()
+    return np.divide(marginal, share, out=np.zeros_like(share), where=share > 0)
 
-    Parameters
-    ----------
-    key
-        JAX key.
-    coupling
-        Says which marginals are relaxed, and has them.
-    cells
-        The coupled source and target cells, in standardised units.
-    config
-        Networks and training.
 
-    Returns
-    -------
-    Weights by population, ``"source"`` or ``"target"``.
+def growth_rows(
+    coupling: Coupling, side: int
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Return cells, their blocks, priors and marginals of the source (`side` 0) or target: what growth is learned from.
+
+    A coupling of blocks has ``parts`` with rows, priors and masses of each; a cell in several blocks is there once for each.
     """
-    marginals = coupling.source_marginal, coupling.target_marginal
-    sides = zip(POPULATIONS, coupling.marginal_kinds, cells, coupling.priors, marginals, strict=True)
-    return {
-        name: fit_rescaling(jax.random.fold_in(key, number), x, prior, marginal, config)
-        for number, (name, kind, x, prior, marginal) in enumerate(sides)
-        if kind == "relaxed"
-    }
+    parts = getattr(coupling, "parts", None)
+    if parts is None:
+        prior = np.asarray(coupling.priors[side], np.float64)
+        marginal = np.asarray((coupling.source_marginal, coupling.target_marginal)[side], np.float64)
+        return np.arange(len(prior)), np.zeros(len(prior), int), prior, marginal
+    rows = [np.asarray((part.source_rows, part.target_rows)[side]) for part in parts]
+    blocks = [np.full(len(one), number) for number, one in enumerate(rows)]
+    shares = np.asarray(coupling.weights, np.float64)
+    prior, marginal = (
+        [share * np.asarray(getattr(part, name)[side], np.float64) for share, part in zip(shares, parts, strict=True)]
+        for name in ("priors", "masses")
+    )
+    return tuple(np.concatenate(one) for one in (rows, blocks, prior, marginal))
 
 
 def fit_rescaling(
     key: jax.Array,
-    cells: Float[Array, "n d"],
-    prior: Float[Array, " n"],
-    marginal: Float[Array, " n"],
+    cells: Float[Array | np.ndarray, "n d"],
+    prior: Float[Array | np.ndarray, " n"],
+    marginal: Float[Array | np.ndarray, " n"],
     config: RescalingConfig,
 ) -> nnx.State:
     """Regress ``marginal / prior`` on cells, with each cell weighted by its prior mass.
@@ -130,7 +131,7 @@ def fit_rescaling(
     key
         JAX key.
     cells
-        Cells in standardised units.
+        Cells in standardised units, with their condition behind where there is one.
     prior, marginal
         Their mass before and after relaxation. Cells without prior mass play no part.
     config
@@ -140,28 +141,27 @@ def fit_rescaling(
     -------
     The weights of a :class:`Rescaling`.
     """
-    init_key, draw_key = jax.random.split(key)
-    # Weights that sum to 1: the unit is the mean growth.
-    prior = prior / jnp.sum(prior)
-    unit = jnp.sum(marginal)
-    ratio = jnp.where(prior > 0, marginal / (jnp.where(prior > 0, prior, 1.0) * unit), 0.0)
-    network = Rescaling(cells.shape[1], config, unit=unit, rngs=nnx.Rngs(params=init_key))
-    graphdef, params, rest = nnx.split(network, nnx.Param, ...)
-    rows = min(config.batch_size, len(cells))
-    params = _fit(
-        graphdef,
-        rows,
-        config.loss,
-        params,
-        rest,
-        cells,
-        jnp.cumsum(prior),
-        ratio,
-        draw_key,
-        config.steps,
-        config.learning_rate,
-    )
-    return nnx.merge_state(params, rest)
+    init_key, draw_key = keys(key, 2)
+    # The unit is the mean growth.
+    unit = float(np.sum(np.asarray(marginal, np.float64)))
+    ratio = plan_growth(prior, marginal) / unit
+    if config.neighbours:
+        ratio = _smoothed(np.asarray(cells), ratio, np.asarray(prior, np.float64), config.neighbours)
+    # One cell from each of as many equal parts of the prior mass as a batch has rows.
+    chosen = systematic(host_rng(draw_key), prior, (config.steps, config.batch_size))
+    graphdef = empty_rescaling(np.shape(cells)[1], config)[0]
+    cells, ratio = padded(np.asarray(cells, np.float32)), padded(ratio.astype(np.float32))
+    return _fit(graphdef, config, init_key, np.float32(unit), cells, ratio, chosen)
+
+
+def _smoothed(
+    cells: Float[np.ndarray, "n d"], ratio: Float[np.ndarray, " n"], prior: Float[np.ndarray, " n"], neighbours: int
+) -> Float[np.ndarray, " n"]:
+    """Return means of the ratio over the nearest cells that have prior mass, each cell among its own."""
+    some = np.flatnonzero(prior > 0)
+    nearest = NearestNeighbors(n_neighbors=min(neighbours, len(some))).fit(cells[some])
+    near = some[nearest.kneighbors(cells, return_distance=False)]
+    return (prior[near] * ratio[near]).sum(axis=1) / prior[near].sum(axis=1)
 
 
 def empty_rescaling(dim: int, config: RescalingConfig) -> tuple[nnx.GraphDef, nnx.State]:
@@ -170,39 +170,58 @@ def empty_rescaling(dim: int, config: RescalingConfig) -> tuple[nnx.GraphDef, nn
 
 
 def evaluate_growth(
-    params: nnx.State, units: Standardizer, cells: Float[np.ndarray, "n d"], config: RescalingConfig
+    params: nnx.State,
+    units: Standardizer,
+    cells: Float[np.ndarray, "n d"],
+    config: RescalingConfig,
+    conditions: Float[np.ndarray, "n c"] | None = None,
 ) -> Float[np.ndarray, " n"]:
-    """Return the growth of cells in the user's units, block by block; the last block is padded, so one shape is compiled."""
+    """Return the growth of cells in the user's units, block by block; the last block is padded, so one shape is compiled.
+
+    `conditions` are in standardised units.
+    """
+    cells = units.on_host(cells)
+    cells = cells if conditions is None else np.concatenate([cells, conditions], axis=1)
     graphdef, _ = empty_rescaling(cells.shape[1], config)
     found = [np.empty(0, np.float32)]
     for start in range(0, len(cells), _BLOCK):
         block = cells[start : start + _BLOCK]
-        padded = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
-        found.append(np.asarray(_growth(graphdef, params, units, padded))[: len(block)])
+        block_of_cells = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
+        found.append(np.asarray(_growth(graphdef, params, block_of_cells))[: len(block)])
     return np.concatenate(found)
 
 
 @partial(jax.jit, static_argnames="graphdef")
-def _growth(graphdef, params, units, cells):
-    return nnx.merge(graphdef, params)(units.forward(cells))
+def _growth(graphdef, params, cells):
+    return nnx.merge(graphdef, params)(cells)
 
 
-@partial(jax.jit, static_argnames=("graphdef", "rows", "loss"))
-def _fit(graphdef, rows, loss, params, rest, cells, cumulative, ratio, key, steps, learning_rate):
-    """Run all steps without leaving the device; their number and the rate are arguments, not compiled in."""
+@partial(jax.jit, static_argnames=("graphdef", "config"))
+def _fit(
+    graphdef: nnx.GraphDef,
+    config: RescalingConfig,
+    key: jax.Array,
+    unit: Float[Array, ""],
+    cells: Float[Array, "n d"],
+    ratio: Float[Array, " n"],
+    chosen: Int[Array, "steps rows"],
+) -> nnx.State:
+    """Start a network and run all steps, in one program."""
+    network = Rescaling(cells.shape[1], config, unit=unit, rngs=nnx.Rngs(params=key))
+    _, params, rest = nnx.split(network, nnx.Param, ...)
     optimizer = optax.chain(optax.clip_by_global_norm(_MAX_GRAD_NORM), optax.scale_by_adam())
+    steps = config.steps
 
     def loss_of(params, x, r):
-        return rescaling_loss(nnx.merge(graphdef, params, rest).relative(x), r, loss)
+        return rescaling_loss(nnx.merge(graphdef, params, rest).relative(x), r, config.loss)
 
     def step(k, carry):
         params, state = carry
-        # One cell from each of `rows` equal parts of the prior mass.
-        offsets = jax.random.uniform(jax.random.fold_in(key, k), (rows,))
-        quantiles = (jnp.arange(rows) + offsets) / rows * cumulative[-1]
-        chosen = jnp.minimum(jnp.searchsorted(cumulative, quantiles, side="right"), len(cells) - 1)
-        updates, state = optimizer.update(jax.grad(loss_of)(params, cells[chosen], ratio[chosen]), state)
-        rate = learning_rate * jnp.minimum(1.0, (k + 1) / _WARMUP_STEPS) * 0.5 * (1.0 + jnp.cos(jnp.pi * k / steps))
+        some = chosen[k]
+        updates, state = optimizer.update(jax.grad(loss_of)(params, cells[some], ratio[some]), state)
+        fall = 0.5 * (1.0 + jnp.cos(jnp.pi * k / steps))
+        rate = (config.learning_rate * jnp.minimum(1.0, (k + 1) / _WARMUP_STEPS) * fall).astype(jnp.float32)
         return jax.tree.map(lambda p, u: p - rate * u, params, updates), state
 
-    return jax.lax.fori_loop(0, steps, step, (params, optimizer.init(params)))[0]
+    params = jax.lax.fori_loop(0, steps, step, (params, optimizer.init(params)))[0]
+    return nnx.merge_state(params, rest)
