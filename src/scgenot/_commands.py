@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import matplotlib
+import mudata
+import pandas as pd
+from mudata import MuData
 
 import scgenot
-from scgenot._messages import one_of
+from scgenot._messages import check_count, one_of
+
+# What a file of each kind needs to be told, and what belongs to the other kind.
+_OPTIONS = {
+    ".h5ad": ("--population-key", "--source", "--target"),
+    ".h5mu": ("--source-modality", "--target-modality"),
+}
 
 
 def transport(arguments: argparse.Namespace) -> None:
     """Train on a file and write it with the transported cells."""
-    if not arguments.input.is_file():
-        raise FileNotFoundError(f"there is no file {str(arguments.input)!r}.")
-    for path in (arguments.output, arguments.save_model):
-        if path is not None and path.exists() and not arguments.overwrite:
-            raise FileExistsError(f"{str(path)!r} exists already. Choose another path, or pass --overwrite.")
-    adata = ad.read_h5ad(arguments.input)
-    key = arguments.population_key
-    scgenot.GENOT.setup_anndata(
-        adata,
-        population_key=key,
-        source=_category(adata, key, arguments.source, "--source"),
-        target=_category(adata, key, arguments.target, "--target"),
-        source_rep=arguments.source_rep,
-        target_rep=arguments.target_rep,
-        shared_rep=arguments.shared_rep,
-        weights_key=arguments.weights_key,
-    )
+    _check(arguments)
+    data = _read(arguments.input)
+    options = {name: getattr(arguments, name) for name in ("source_rep", "target_rep", "shared_rep", "weights_key")}
+    if isinstance(data, MuData):
+        scgenot.GENOT.setup_mudata(
+            data,
+            source_modality=arguments.source_modality,
+            target_modality=arguments.target_modality,
+            **options | {"target_rep": options["target_rep"] or options["source_rep"]},
+        )
+    else:
+        key = arguments.population_key
+        scgenot.GENOT.setup_anndata(
+            data,
+            population_key=key,
+            source=_category(data, key, arguments.source, "--source"),
+            target=_category(data, key, arguments.target, "--target"),
+            **options,
+        )
     model = scgenot.GENOT(
-        adata,
+        data,
         problem=arguments.problem,
         cost=arguments.cost,
         epsilon=arguments.epsilon,
@@ -47,7 +60,7 @@ def transport(arguments: argparse.Namespace) -> None:
     print(model)
     print(f"trained in {time.perf_counter() - started:.0f} s")
     scgenot.tl.transport(
-        adata,
+        data,
         model,
         key_added=arguments.key_added,
         n_samples=arguments.n_samples,
@@ -58,8 +71,61 @@ def transport(arguments: argparse.Namespace) -> None:
         model.save(arguments.save_model, overwrite=arguments.overwrite)
         print(f"wrote {arguments.save_model}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    adata.write_h5ad(arguments.output)
+    (data.write_h5mu if isinstance(data, MuData) else data.write_h5ad)(arguments.output)
     print(f"wrote {arguments.output}")
+    _print_uncertainty(model.source_adata(data).obs[f"{arguments.key_added}_uncertainty"])
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would fail after the training, or half-way."""
+    if not arguments.input.is_file():
+        raise FileNotFoundError(f"there is no file {str(arguments.input)!r}.")
+    for path in (arguments.output, arguments.save_model):
+        if path is not None and path.exists() and not arguments.overwrite:
+            raise FileExistsError(f"{str(path)!r} exists already. Choose another path, or pass --overwrite.")
+    check_count("--n-samples", arguments.n_samples)
+    if arguments.max_steps is not None:
+        check_count("--max-steps", arguments.max_steps)
+    if not arguments.key_added or "/" in arguments.key_added:
+        raise ValueError(f"`--key-added` must be a name without '/', got {arguments.key_added!r}. Use '_'.")
+    kind = _kind(arguments.input)
+    if (arguments.output.suffix == ".h5mu") != (kind == ".h5mu"):
+        raise ValueError(
+            f"`--output` must be a file of the same kind as the input ({kind}), got {str(arguments.output)!r}."
+        )
+    given = {name: getattr(arguments, name[2:].replace("-", "_")) for names in _OPTIONS.values() for name in names}
+    missing = [name for name in _OPTIONS[kind] if given[name] is None]
+    if missing:
+        raise ValueError(f"an {kind} file needs {' and '.join(missing)}.")
+    others = [name for other in _OPTIONS if other != kind for name in _OPTIONS[other] if given[name] is not None]
+    if others:
+        raise ValueError(f"{' and '.join(others)} is not for an {kind} file, which needs {', '.join(_OPTIONS[kind])}.")
+
+
+def _kind(path: Path) -> str:
+    return ".h5mu" if path.suffix == ".h5mu" else ".h5ad"
+
+
+def _read(path: Path) -> ad.AnnData | MuData:
+    """Read a file, or say that it cannot be read; libraries raise whatever they stumble on."""
+    kind = _kind(path)
+    try:
+        return mudata.read_h5mu(path) if kind == ".h5mu" else ad.read_h5ad(path)
+    except Exception as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read as an {kind} file; it may be cut off, or of another kind. "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def _print_uncertainty(values: pd.Series) -> None:
+    """Say how sure the model is of the cells, if there are samples to tell from."""
+    low, middle, high = values.dropna().quantile([0.05, 0.5, 0.95]) if values.notna().any() else [math.nan] * 3
+    if not math.isnan(middle):
+        print(
+            f"uncertainty, from 0 (all samples of a cell in one region of the targets) to 1 (spread over all): median "
+            f"{middle:.2f}, 90 % of cells between {low:.2f} and {high:.2f}"
+        )
 
 
 def demo(arguments: argparse.Namespace) -> None:

@@ -160,9 +160,9 @@ def _print_scores(scores: pd.DataFrame) -> None:
 def _print_uncertainty(found: scgenot.model.Summary, test: MuData) -> None:
     error = np.linalg.norm(found.mean - test[TARGET].obsm[REP], axis=1)
     third = len(error) // 3
-    order = np.argsort(found.cos_var)
+    order = np.argsort(found.uncertainty)
     sure, unsure = error[order[:third]].mean(), error[order[-third:]].mean()
     print(
         f"Uncertainty: the mean error is {sure:.2f} for the third of cells that scgenot is surest of, and {unsure:.2f} for "
-        f"the\nthird that it is least sure of (rank correlation {spearmanr(found.cos_var, error).statistic:.2f}).\n"
+        f"the\nthird that it is least sure of (rank correlation {spearmanr(found.uncertainty, error).statistic:.2f}).\n"
     )

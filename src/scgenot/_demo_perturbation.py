@@ -100,7 +100,7 @@ def _scores(train: AnnData, held: AnnData, model: scgenot.GENOT, rng: RNG) -> pd
 
 def _picture(adata: AnnData, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12.5, 5.0), layout="constrained")
-    scgenot.pl.transport(adata, ax=axes[0], n_arrows=60)
+    scgenot.pl.transport(adata, ax=axes[0], n_arrows=25)
     scgenot.pl.uncertainty(adata, ax=axes[1])
     axes[1].set_title("how sure that is")
     figure.savefig(path, dpi=150)

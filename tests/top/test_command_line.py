@@ -10,6 +10,7 @@ import mudata
 import numpy as np
 import pytest
 from tests.conftest import make_adata
+from tests.model.modalities import make_mdata
 
 import scgenot
 from scgenot.__main__ import main
@@ -90,6 +91,59 @@ def test_wrong_values_and_files_end_with_a_message(cells, tmp_path, capsys):
     (tmp_path / "there.h5ad").write_text("mine")
     assert transport(cells, tmp_path / "there.h5ad") == 2
     assert (tmp_path / "there.h5ad").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--n-samples", "0"], "`--n-samples` must be a whole number of at least 1, got 0"),
+        (["--max-steps", "0"], "`--max-steps` must be a whole number of at least 1, got 0"),
+        (["--key-added", "a/b"], "`--key-added` must be a name without '/'"),
+        (["--source-modality", "atac"], "--source-modality is not for an .h5ad file, which needs --population-key"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(cells, tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.setattr(scgenot.GENOT, "train", None)
+    assert transport(cells, tmp_path / "out.h5ad", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cells.h5ad", "cells.h5mu"])
+def test_a_corrupt_file_ends_with_a_message(cells, tmp_path, capsys, name):
+    path = tmp_path / "cut" / name
+    path.parent.mkdir()
+    path.write_bytes(cells.read_bytes()[:3000])
+    out = path.with_name(f"out{path.suffix}")
+    options = ["--source-modality", "a", "--target-modality", "b"] if path.suffix == ".h5mu" else OF_CELLS
+    assert main(["transport", str(path), "-o", str(out), *options]) == 2
+    assert f"cannot be read as an {path.suffix} file" in capsys.readouterr().err
+    # A file of the other kind under this name.
+    wrong = tmp_path / "wrong.h5mu"
+    wrong.write_bytes(cells.read_bytes())
+    modalities = ["--source-modality", "a", "--target-modality", "b"]
+    assert main(["transport", str(wrong), "-o", str(tmp_path / "o.h5mu"), *modalities]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("scgenot transport: ") and "Traceback" not in error
+
+
+OF_CELLS = ["--population-key", "condition", "--source", "control", "--target", "stimulated"]
+
+
+def test_two_modalities_of_a_file(tmp_path, capsys):
+    path, out = tmp_path / "cells.h5mu", tmp_path / "out.h5mu"
+    make_mdata().write_h5mu(path)
+    start = ["transport", str(path), "-o", str(out)]
+    modalities = ["--source-modality", "atac", "--target-modality", "rna"]
+    assert main([*start, *OF_CELLS]) == 2
+    assert "an .h5mu file needs --source-modality and --target-modality" in capsys.readouterr().err
+    assert main(["transport", str(path), "-o", str(tmp_path / "out.h5ad"), *modalities]) == 2
+    assert "`--output` must be a file of the same kind as the input (.h5mu)" in capsys.readouterr().err
+    reps = ["--source-rep", "X_lsi", "--target-rep", "X_pca"]
+    few = ["--max-steps", "20", "--n-samples", "4", "--quiet"]
+    assert main([*start, *modalities, *reps, *few]) == 0
+    assert re.search(r"uncertainty, from 0 .* median 0\.\d\d, 90 % of cells", capsys.readouterr().out)
+    written = mudata.read_h5mu(out)["atac"]
+    assert np.isfinite(written.obsm["genot"]).all() and written.uns["genot"]["params"]["problem"] == "quadratic"
 
 
 def test_help_and_version_answer_without_heavy_imports():

@@ -1,13 +1,17 @@
 """Growth through the model class, `tl` and `pl`: what it is, what it weighs, and what it leaves alone."""
 
+from types import SimpleNamespace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import BRIEF, SETUP, SMALL, make_adata
+from tests.model.modalities import make_mdata
 
 import scgenot
 from scgenot.tl._transitions import transition_matrix
+from scgenot.tl._writing import prior_mass
 
 
 def with_death(n=240, seed=0):
@@ -150,8 +154,18 @@ def test_plots(data, relaxed, tmp_path):
     first, boxes = scgenot.pl.growth(adata, groupby="clump", save=tmp_path / "growth.png")
     assert first.collections[1].get_array().shape == (120,)
     assert "third" in boxes.get_yticklabels()[0].get_text()
+    # White is the mean, and what is kept is marked.
+    mean = np.log2(adata.obs["genot_growth"].mean())
+    assert first.collections[1].norm.vcenter == pytest.approx(mean, abs=1e-6)
+    assert sorted(line.get_xdata()[0] for line in boxes.lines[-2:]) == pytest.approx(sorted([0.0, mean]))
     ax = scgenot.pl.transitions(adata, save=tmp_path / "transitions.png")
     np.testing.assert_allclose(ax.images[0].get_array(), adata.uns["genot_transitions"]["matrix"].to_numpy())
+    cells = adata.obs.loc[control(adata), "clump"].value_counts()
+    rows = [f"{name} ({cells[name]})" for name in ("first", "second", "third")]
+    assert [label.get_text() for label in ax.get_yticklabels()] == rows
+    adata.uns["genot_transitions"]["n_cells"][1] = 3
+    styles = [label.get_style() for label in scgenot.pl.transitions(adata).get_yticklabels()]
+    assert styles == ["normal", "italic", "normal"]
     assert (tmp_path / "growth.png").stat().st_size > 5000
     with pytest.raises(KeyError, match="there are no transitions.*tl.transitions"):
         scgenot.pl.transitions(make_adata())
@@ -199,6 +213,20 @@ def test_prior_weights_that_are_missing_are_not_dropped_in_silence(heavy):
     with pytest.raises(KeyError, match="`weights_key`='mass'"):
         scgenot.tl.transported_cells(bare, model, weight_by_growth=True)
     scgenot.tl.transitions(bare, model, "clump", n_samples=2, weight_by_growth=False)
+
+
+def test_prior_mass_is_read_from_the_modality_or_the_whole_mudata():
+    mdata = make_mdata()
+    mdata.obs["heft"] = np.arange(mdata.n_obs, dtype=float)
+    model = SimpleNamespace(describe=lambda: {"weights_key": "heft"}, source_adata=lambda data: data["atac"])
+    rows = np.array([3, 5])
+    heft = mdata.obs["heft"].reindex(mdata["atac"].obs_names[rows]).to_numpy()
+    np.testing.assert_allclose(prior_mass(model, mdata, rows), heft / heft.sum())
+    mdata["atac"].obs["heft"] = 1.0
+    np.testing.assert_allclose(prior_mass(model, mdata, rows), 0.5)
+    mdata["atac"].obs.loc[mdata["atac"].obs_names[5], "heft"] = np.nan
+    with pytest.raises(ValueError, match=r"`weights_key`='heft' must hold finite numbers.*1 of 2 are not"):
+        prior_mass(model, mdata, rows)
 
 
 def test_transition_matrix_by_hand():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like, to_rgba
 from matplotlib.figure import Figure
+from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
 
 from scgenot._messages import did_you_mean
@@ -18,6 +22,39 @@ from scgenot._messages import did_you_mean
 GREY = "#d9d9d9"
 SOURCE_COLOR, TARGET_COLOR = "#3b6fb6", "#c9892b"
 _NEIGHBORS = 5
+
+
+def holder(data: AnnData | MuData, key: str, tool: str = "transport(mdata, model") -> AnnData:
+    """Return the AnnData that a result stands in: `data`, or the modality that has it.
+
+    Columns of the whole MuData are there as well, under their own name where the modality has none of that name.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither an AnnData nor a MuData.
+    KeyError
+        If no modality has a result of that name.
+    """
+    if isinstance(data, AnnData):
+        return data
+    if not isinstance(data, MuData):
+        raise TypeError(f"`adata` must be an AnnData or a MuData, got {type(data).__name__}. Read the file first.")
+    for modality in data.mod.values():
+        if key in modality.uns:
+            missing = [name for name in data.obs if name not in modality.obs]
+            if not missing:
+                return modality
+            # Plots read; what is joined here is not written back.
+            shallow = AnnData(
+                X=modality.X, obs=modality.obs.join(data.obs[missing]), var=modality.var, uns=dict(modality.uns)
+            )
+            for name, value in modality.obsm.items():
+                shallow.obsm[name] = value
+            return shallow
+    raise KeyError(
+        f"`key`={key!r}: no modality has a result of that name. Call `scgenot.tl.{tool}, key_added={key!r})` first."
+    )
 
 
 def result_params(adata: AnnData, key: str) -> dict[str, Any]:
@@ -28,6 +65,25 @@ def result_params(adata: AnnData, key: str) -> dict[str, Any]:
             f"key_added={key!r})` first.{did_you_mean(key, adata.uns)}"
         )
     return adata.uns[key]["params"]
+
+
+def measured(adata: AnnData, key: str, value: str) -> Float[np.ndarray, " n"]:
+    """Return a measure of a result, NaN for cells that were not transported.
+
+    Raises
+    ------
+    ValueError
+        If the result has no such measure, or no cell has a value.
+    """
+    if f"{key}_{value}" not in adata.obs:
+        raise ValueError(f"this result has no {value!r}. Call `scgenot.tl.transport` again with this version.")
+    values = adata.obs[f"{key}_{value}"].to_numpy(dtype=np.float64)
+    if np.isnan(values).all():
+        raise ValueError(
+            f"no cell has a {value!r}: one sample does not tell it. Call `scgenot.tl.transport` with `n_samples` of at "
+            "least 2."
+        )
+    return values
 
 
 def embedding(adata: AnnData, basis: str) -> Float[np.ndarray, "n 2"]:
@@ -52,7 +108,65 @@ def population_mask(adata: AnnData, params: dict[str, Any], side: str) -> Bool[n
         return np.full(adata.n_obs, side == "source")
     if key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=bool)
-    return (adata.obs[key].astype(str) == params[side]).to_numpy()
+    return category_mask(adata.obs[key], params[side])
+
+
+def category_mask(column: pd.Series, name: str) -> Bool[np.ndarray, " n"]:
+    """Return where a column has the category that results call `name`; days may be 4, 4.0 or "4" in another file."""
+    values = column.astype(object)
+    exact = (values.notna() & (values.astype(str) == str(name))).to_numpy()
+    if exact.any():
+        return exact
+    try:
+        number = float(name)
+    except ValueError:
+        return exact
+    return (pd.to_numeric(values, errors="coerce") == number).to_numpy()
+
+
+def natural(name: object) -> list[tuple[int, float, str]]:
+    """Sort key under which d8 stands before d16."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", str(name))
+    return [(0, float(part), "") if number % 2 else (1, 0.0, part) for number, part in enumerate(parts) if part]
+
+
+def group_names(column: pd.Series) -> list[str]:
+    """Return the names of the groups that occur, in the order of their categories, or in natural order."""
+    present = set(column.dropna().astype(str))
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return [str(name) for name in column.cat.categories if str(name) in present]
+    return sorted(present, key=natural)
+
+
+def group_colors(adata: AnnData, key: str) -> dict[str, Any]:
+    """Return the colour of each group of a column: those that scanpy keeps in ``uns``, or a palette's."""
+    column = adata.obs[key]
+    names = group_names(column)
+    stored = adata.uns.get(f"{key}_colors")
+    if stored is not None and isinstance(column.dtype, pd.CategoricalDtype):
+        categories = [str(name) for name in column.cat.categories]
+        if len(stored) >= len(categories) and all(is_color_like(color) for color in stored):
+            of_all = dict(zip(categories, stored, strict=False))
+            return {name: of_all[name] for name in names}
+    palette = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
+    return {name: palette(number % palette.N) for number, name in enumerate(names)}
+
+
+def paint(column: pd.Series, colors: dict[str, Any], other: Any = GREY) -> Float[np.ndarray, "n 4"]:
+    """Return the colour of each cell, grey for cells of no group."""
+    return np.array([to_rgba(colors.get(str(name), other)) for name in column.astype(object)]).reshape(-1, 4)
+
+
+def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
+    """Return a column of ``obs``, or say which one may have been meant."""
+    if key not in adata.obs:
+        raise KeyError(f"`{argument}`={key!r} is no column of adata.obs.{did_you_mean(key, adata.obs.columns)}")
+    return adata.obs[key]
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Whether a column is drawn by a colour map and not by groups."""
+    return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
 
 
 def landing_places(

@@ -13,10 +13,20 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from mudata import MuData
 
-from scgenot._messages import did_you_mean
-from scgenot.pl._common import GREY, bare, embedding, finish, places_amid, population_mask, result_params
-
-_MOST_COLORS = 20
+from scgenot.pl._common import (
+    GREY,
+    bare,
+    embedding,
+    finish,
+    group_colors,
+    holder,
+    measured,
+    obs_column,
+    paint,
+    places_amid,
+    population_mask,
+    result_params,
+)
 
 
 def modalities(
@@ -34,9 +44,9 @@ def modalities(
 ) -> list[Axes] | None:
     """Draw source cells in their space, and their transported means among the cells of the target space.
 
-    From left to right: source cells by `color` (only if it is given), transported means among grey target cells in the
-    colours of their source cells, and source cells by uncertainty. Without `color`, means have the colours of the
-    uncertainty.
+    From left to right: source cells by `color` (only if it is given), transported means in the colours of their source cells
+    among target cells (pale, in the colours of their own groups where they have that column, otherwise grey), and source
+    cells by uncertainty. Without `color`, means have the colours of the uncertainty.
 
     Parameters
     ----------
@@ -45,10 +55,11 @@ def modalities(
     key
         The `key_added` of the result.
     color
-        Column of ``obs`` of the source cells with groups, such as cell types.
+        Column of ``obs`` of the source cells with groups, such as cell types, in the order of its categories or in natural
+        order, and in the colours of ``uns["<color>_colors"]`` where scanpy keeps some.
     source_basis, target_basis
         Keys of ``obsm``, with or without ``X_``; the first two columns are drawn. By default the representations that
-        the model maps. In the representation of the target, means lie where they are; on any other embedding they are
+        the model maps, or ``X_umap`` or ``X_pca`` where that is a wide ``X``. In the representation of the target, means lie where they are; on any other embedding they are
         placed amid their nearest target cells.
     size
         Area of the points; chosen from the number of cells if ``None``.
@@ -70,15 +81,15 @@ def modalities(
     KeyError
         If there is no such result, embedding or column.
     ValueError
-        If `axes` does not hold as many axes as there are panels, or an embedding has fewer than two columns.
+        If `axes` does not hold as many axes as there are panels, an embedding has fewer than two columns, or it is an ``X``
+        of more than two, whose first two say nothing of the rest.
     """
     source, target, params = _sides(data, key)
-    if color is not None and color not in source.obs:
-        raise KeyError(
-            f"`color`={color!r} is no column of obs of the source cells.{did_you_mean(color, source.obs.columns)}"
-        )
-    source_basis, target_basis = source_basis or params["source_rep"], target_basis or params["target_rep"]
-    uncertainty = source.obs[f"{key}_uncertainty"].to_numpy(dtype=np.float64)
+    if color is not None:
+        obs_column(source, color, "color")
+    source_basis = _basis(source, source_basis, params["source_rep"], "source_basis")
+    target_basis = _basis(target, target_basis, params["target_rep"], "target_basis")
+    uncertainty = measured(source, key, "uncertainty")
     moved = np.flatnonzero(~np.isnan(uncertainty))
     # The least certain cells are drawn last, on top.
     moved = moved[np.argsort(uncertainty[moved])]
@@ -102,17 +113,20 @@ def modalities(
     landing, unsure = axes[-2], axes[-1]
     if color is None:
         landing, unsure = axes[1], axes[0]
-    for ax, points in ((landing, background), (unsure, start)):
-        ax.scatter(*points.T, s=size, color=GREY, linewidths=0, rasterized=True)
+    colors = None if color is None else group_colors(source, color)
+    known = colors is not None and color in target.obs
+    pale = {"color": paint(target.obs[color], colors), "alpha": 0.25} if known else {"color": GREY}
+    landing.scatter(*background.T, s=size, linewidths=0, rasterized=True, **pale)
+    unsure.scatter(*start.T, s=size, color=GREY, linewidths=0, rasterized=True)
     drawn = unsure.scatter(*start[moved].T, s=1.4 * size, **by_value)
-    unsure.figure.colorbar(drawn, ax=unsure, shrink=0.7, label="uncertainty (cos-var)")
+    unsure.figure.colorbar(drawn, ax=unsure, shrink=0.7, label="uncertainty")
     if color is None:
         landing.scatter(*places.T, s=1.4 * size, **by_value)
     else:
         groups = source.obs[color].iloc[moved]
         axes[0].scatter(*start.T, s=size, color=GREY, linewidths=0, rasterized=True)
-        _by_group(axes[0], start[moved], groups, 1.4 * size)
-        _by_group(landing, places, groups, 1.4 * size)
+        _by_group(axes[0], start[moved], groups, colors, 1.4 * size)
+        _by_group(landing, places, groups, colors, 1.4 * size)
         handles, labels = landing.get_legend_handles_labels()
         axes[0].legend(
             handles, labels, loc="upper left", bbox_to_anchor=(0, -0.05), ncols=2, frameon=False, fontsize="x-small"
@@ -125,13 +139,7 @@ def modalities(
 
 def _sides(data: MuData | AnnData, key: str) -> tuple[AnnData, AnnData, dict[str, Any]]:
     """Return the AnnData that the result stands in, target cells, and what was noted with the result."""
-    holders = [data] if isinstance(data, AnnData) else [one for one in data.mod.values() if key in one.uns]
-    if not holders:
-        raise KeyError(
-            f"`key`={key!r}: no modality has a result of that name. Call `scgenot.tl.transport(mdata, model, "
-            f"key_added={key!r})` first."
-        )
-    source = holders[0]
+    source = holder(data, key)
     params = result_params(source, key)
     if isinstance(data, AnnData):
         target = data
@@ -149,20 +157,32 @@ def _target_mask(target: AnnData, params: dict[str, Any]) -> Bool[np.ndarray, " 
     return population_mask(target, params, "target")
 
 
+def _basis(adata: AnnData, basis: str | None, rep: str, argument: str) -> str:
+    """Return what to draw; a wide ``X`` is no picture."""
+    if basis is None and rep == "X" and adata.n_vars != 2:
+        basis = next((name for name in ("X_umap", "X_pca") if name in adata.obsm), None)
+    basis = basis or rep
+    if basis == "X" and adata.n_vars != 2:
+        raise ValueError(
+            f"`{argument}`='X' has {adata.n_vars} columns, and only one of two can be drawn. Compute an embedding, for "
+            "example with `scanpy.pp.pca` and `scanpy.tl.umap`, and name it."
+        )
+    return basis
+
+
 def _coordinates(adata: AnnData, basis: str) -> Float[np.ndarray, "n 2"]:
-    """Return the first two columns of an embedding, or of ``X``."""
+    """Return the first two columns of an embedding, or of an ``X`` that has two."""
     if basis != "X":
         return embedding(adata, basis)
-    if adata.n_vars < 2:
-        raise ValueError(f"X must have at least two columns to be drawn, got {adata.n_vars}. Name a basis.")
-    cells = adata.X[:, :2]
+    cells = adata.X[:]
     return np.asarray(cells.toarray() if hasattr(cells, "toarray") else cells, dtype=np.float64)
 
 
-def _by_group(ax: Axes, points: Float[np.ndarray, "n 2"], groups: pd.Series, size: float) -> None:
-    names = groups.astype(str).to_numpy()
-    palette = plt.get_cmap("tab10" if len(np.unique(names)) <= 10 else "tab20")
-    for number, name in enumerate(np.unique(names)):
+def _by_group(
+    ax: Axes, points: Float[np.ndarray, "n 2"], groups: pd.Series, colors: dict[str, Any], size: float
+) -> None:
+    names = groups.astype(object).astype(str).to_numpy()
+    for name, shade in colors.items():
         chosen = names == name
-        shade = palette(number % _MOST_COLORS % palette.N)
-        ax.scatter(*points[chosen].T, s=size, color=[shade], linewidths=0, label=name, rasterized=True)
+        if chosen.any():
+            ax.scatter(*points[chosen].T, s=size, color=[shade], linewidths=0, label=name, rasterized=True)

@@ -9,19 +9,35 @@ import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 
-from scgenot._messages import did_you_mean, one_of
-from scgenot.pl._common import GREY, bare, embedding, finish, group_boxes, new_axes, result_params
+from scgenot._messages import one_of
+from scgenot.pl._common import (
+    GREY,
+    bare,
+    embedding,
+    finish,
+    group_boxes,
+    holder,
+    measured,
+    new_axes,
+    obs_column,
+    result_params,
+)
 
-_LABELS = {"uncertainty": "uncertainty (cos-var)", "variance": "variance of the samples"}
+_LABELS = {
+    "uncertainty": "uncertainty",
+    "cos_var": "cos-var",
+    "variance": "variance of the samples",
+}
 
 
 def uncertainty(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     basis: str = "X_umap",
     key: str = "genot",
-    value: Literal["uncertainty", "variance"] = "uncertainty",
+    value: Literal["uncertainty", "cos_var", "variance"] = "uncertainty",
     groupby: str | None = None,
     size: float | None = None,
     cmap: str = "viridis",
@@ -34,13 +50,14 @@ def uncertainty(
     Parameters
     ----------
     adata
-        Cells with a result of :func:`scgenot.tl.transport`.
+        Cells with a result of :func:`scgenot.tl.transport`; of a MuData, the modality that has it is drawn.
     basis
         Key of ``adata.obsm``, with or without ``X_``.
     key
         The `key_added` of the result.
     value
-        Which of the two measures.
+        Which measure: see :meth:`scgenot.GENOT.get_uncertainty`. Only ``"uncertainty"`` compares groups; cos-var is measured
+        from the origin of the representation, and the variance is large where the target population is spread out.
     groupby
         Column of ``adata.obs``: adds a box plot by group, from the most certain to the least certain one.
     size
@@ -63,17 +80,17 @@ def uncertainty(
     KeyError
         If there is no such result, embedding or column.
     ValueError
-        If `value` is not one of the two, or both `ax` and `groupby` are given.
+        If `value` is not one of these or was not written, no cell has a value (one sample), or both `ax` and `groupby` are given.
     """
     if value not in _LABELS:
         raise ValueError(one_of("value", value, _LABELS))
     if groupby is not None and ax is not None:
         raise ValueError("`groupby` draws two panels on a figure of its own; leave `ax` out.")
-    if groupby is not None and groupby not in adata.obs:
-        raise KeyError(f"`groupby`={groupby!r} is no column of adata.obs.{did_you_mean(groupby, adata.obs.columns)}")
+    adata = holder(adata, key)
+    groups = None if groupby is None else obs_column(adata, groupby, "groupby")
     params = result_params(adata, key)
     coordinates = embedding(adata, basis)
-    values = adata.obs[f"{key}_{value}"].to_numpy(dtype=np.float64)
+    values = measured(adata, key, value)
     moved = np.flatnonzero(~np.isnan(values))
     # The least certain cells are drawn last, on top.
     moved = moved[np.argsort(values[moved])]
@@ -99,5 +116,5 @@ def uncertainty(
     bare(ax, basis, f"{params['source']} → {params['target']}")
     if boxes is None:
         return finish(ax.figure, ax, show, save)
-    group_boxes(boxes, values[moved], adata.obs[groupby].iloc[moved].astype(str).to_numpy(), _LABELS[value])
+    group_boxes(boxes, values[moved], groups.iloc[moved].astype(str).to_numpy(), _LABELS[value])
     return finish(ax.figure, [ax, boxes], show, save)

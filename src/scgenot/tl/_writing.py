@@ -145,10 +145,8 @@ def safe_columns(labels: Iterable[Any]) -> list[str]:
     return columns
 
 
-def prior_mass(
-    model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " n"], str | None]:
-    """Return the share of the prior mass that each cell stands for, of the cells in `rows`, and the column it is from.
+def prior_mass(model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Return the share of the prior mass that each cell stands for, of the cells in `rows`.
 
     Without `weights_key` in setup all cells stand for the same.
 
@@ -161,7 +159,7 @@ def prior_mass(
     """
     key = model.describe().get("weights_key")
     if key is None:
-        return np.full(len(rows), 1.0 / max(len(rows), 1)), None
+        return np.full(len(rows), 1.0 / max(len(rows), 1))
     source = model.source_adata(adata)
     if key in source.obs:
         column = source.obs[key]
@@ -180,12 +178,12 @@ def prior_mass(
             f"`weights_key`={key!r} must hold finite numbers, none below 0 and not all 0, in the source cells; "
             f"{int(wrong.sum())} of {len(rows)} are not. Mend the column, or pass `weight_by_growth=False`."
         )
-    return weights / weights.sum(), key
+    return weights / weights.sum()
 
 
 def sent_mass(
     model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"], growth: bool = True
 ) -> Float[np.ndarray, " n"]:
     """Return the mass that each cell sends: its prior share times its growth, where that is known and wanted."""
-    mass, _ = prior_mass(model, adata, rows)
+    mass = prior_mass(model, adata, rows)
     return mass * model.get_growth(adata, indices=rows).astype(np.float64) if growth else mass
