@@ -279,7 +279,9 @@ def held_out(found: TransportData) -> HeldOut | None:
         return None
     arrays = cost_arrays(found, found.held)
     source, target = (population.cells[some] for population, some in zip(found.populations, found.held, strict=True))
-    source_weights, target_weights = weights_among(found, found.held)
+    # Few held-out cells may all have weight 0: then they count alike.
+    weights = (None if some is None or some.sum() <= 0 else some for some in weights_among(found, found.held))
+    source_weights, target_weights = weights
     return HeldOut(
         source,
         target,
