@@ -129,6 +129,32 @@ def test_a_known_function_and_its_mass(loss, mass):
     assert error.max() < 0.05 * mass * np.exp(2)
 
 
+def test_noise_of_a_plan_is_averaged_over_neighbours():
+    # Ratios with noise of .8 in the logarithm around a smooth function of one of ten features.
+    rng = np.random.default_rng(0)
+    cells, new = (rng.normal(size=(N, 10)).astype(np.float32) for _ in range(2))
+    growth = lambda x: np.exp(0.5 * x[:, 0])
+    prior = np.full(N, 1 / N)
+    marginal = prior * growth(cells) * np.exp(rng.normal(scale=0.8, size=N))
+    units = Standardizer(jnp.zeros(10), jnp.ones(10))
+    quality = {}
+    for neighbours in (0, 15):
+        config = RescalingConfig(neighbours=neighbours)
+        params = fit_rescaling(jax.random.key(0), cells, prior, marginal, config)
+        quality[neighbours] = spearmanr(evaluate_growth(params, units, new, config), growth(new)).statistic
+    assert quality[15] > quality[0] + 0.1
+
+
+def test_training_cells_have_the_plans_own_growth(fit, plain_calls):
+    solver, coupling = fit(0.9, 0.9)
+    for side, marginal in zip(("source", "target"), (coupling.source_marginal, coupling.target_marginal), strict=True):
+        own = solver.training_growth(side)
+        np.testing.assert_allclose(own, np.asarray(marginal) * len(own), rtol=1e-5)
+    assert fit(1.0, 0.5)[0].training_growth("source") is None
+    with pytest.raises(ValueError, match="`population` must be one of"):
+        solver.training_growth("sources")
+
+
 @pytest.mark.parametrize("loss", ["deviance", "squared"])
 def test_losses_are_least_at_the_ratio_and_mass_matching_counts(loss):
     ratio = jnp.asarray([0.01, 0.5, 3.0])

@@ -25,7 +25,7 @@ from scgenot.data._transport import (
     rows_of,
     swapped,
     training_pairs,
-    training_weights,
+    weights_among,
 )
 
 __all__ = [
@@ -68,5 +68,5 @@ __all__ = [
     "swapped",
     "swapped_arguments",
     "training_pairs",
-    "training_weights",
+    "weights_among",
 ]

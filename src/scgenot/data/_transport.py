@@ -100,12 +100,11 @@ def cost_arrays(found: TransportData, cells: Places) -> CostArrays:
     given = [place.distances is not None for place in places]
     if found.problem == "linear" and any(given):
         # One matrix, given for either side: costs to all coupled cells of both populations, source first.
-        joint = places[given.index(True)]
-        every = np.concatenate(coupled)
-        source, target = (one.rows[some] for one, some in zip(found.populations, cells, strict=True))
+        joint, both = places[given.index(True)], np.concatenate(coupled)
+        source, target = (population.rows[some] for population, some in zip(found.populations, cells, strict=True))
         # What it costs to reach a target cell, which is what source cells want to know where costs are not symmetric.
-        arrays = distances(found.data, joint, source, every), distances(found.data, joint, every, target).T
-        return CostArrays(*arrays, (True, True), shared)
+        reached = distances(found.data, joint, both, target).T
+        return CostArrays(distances(found.data, joint, source, both), reached, (True, True), shared)
     arrays = [
         distances(found.data, place, population.rows[some], own) if has else population.cells[some]
         for place, has, population, some, own in zip(places, given, found.populations, cells, coupled, strict=True)
@@ -127,9 +126,9 @@ def training_pairs(found: TransportData) -> Int[np.ndarray, "p 2"]:
     return pairs
 
 
-def training_weights(found: TransportData) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the prior weights of the training cells of both populations, ``None`` where they are uniform."""
-    pairs = zip(found.populations, found.training, strict=True)
+def weights_among(found: TransportData, cells: Places) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the prior weights of some cells of both populations, ``None`` where they are uniform."""
+    pairs = zip(found.populations, cells, strict=True)
     weights = [None if population.weights is None else population.weights[some] for population, some in pairs]
     return weights[0], weights[1]
 

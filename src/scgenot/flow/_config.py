@@ -38,6 +38,11 @@ class RescalingConfig:
         Cells a step, drawn evenly over the prior mass; with fewer cells than this, each is drawn more than once.
     learning_rate
         Peak learning rate of Adam, which falls to zero along a cosine.
+    neighbours
+        Learn from ratios that are averaged over so many nearest cells, by prior mass; 0 for each cell's own. Few cells in many
+        dimensions are learned by heart, noise included. Kang's cells, 748 controls in 50 PCs, one type removed: AUROC at
+        held-out controls, median over four types that 15 was chosen on .917 without and .967 with, over three others .808 and
+        .845, but the worst of these .686 and .635: a small type between two large ones drowns. Hence off by default.
     """
 
     hidden: Sequence[int] = (64, 64)
@@ -45,12 +50,14 @@ class RescalingConfig:
     steps: int = 500
     batch_size: int = 512
     learning_rate: float = 1e-2
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
         object.__setattr__(self, "hidden", _widths(self.hidden))
         for name in ("steps", "batch_size"):
             check_count(name, getattr(self, name))
+        check_count("neighbours", self.neighbours, minimum=0)
         check_positive("learning_rate", self.learning_rate, remedy="Start from 1e-2.")
         if self.loss not in ("deviance", "squared"):
             raise ValueError(one_of("loss", self.loss, ("deviance", "squared")))

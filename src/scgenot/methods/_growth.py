@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
+from sklearn.neighbors import NearestNeighbors
 
 from scgenot.coupling import Coupling
 from scgenot.flow._config import RescalingConfig
@@ -143,12 +144,24 @@ def fit_rescaling(
     init_key, draw_key = keys(key, 2)
     # The unit is the mean growth.
     unit = float(np.sum(np.asarray(marginal, np.float64)))
-    ratio = (plan_growth(prior, marginal) / unit).astype(np.float32)
+    ratio = plan_growth(prior, marginal) / unit
+    if config.neighbours:
+        ratio = _smoothed(np.asarray(cells), ratio, np.asarray(prior, np.float64), config.neighbours)
     # One cell from each of as many equal parts of the prior mass as a batch has rows.
     chosen = systematic(host_rng(draw_key), prior, (config.steps, config.batch_size))
     graphdef = empty_rescaling(np.shape(cells)[1], config)[0]
-    cells, ratio = padded(np.asarray(cells, np.float32)), padded(ratio)
+    cells, ratio = padded(np.asarray(cells, np.float32)), padded(ratio.astype(np.float32))
     return _fit(graphdef, config, init_key, np.float32(unit), cells, ratio, chosen)
+
+
+def _smoothed(
+    cells: Float[np.ndarray, "n d"], ratio: Float[np.ndarray, " n"], prior: Float[np.ndarray, " n"], neighbours: int
+) -> Float[np.ndarray, " n"]:
+    """Return means of the ratio over the nearest cells that have prior mass, each cell among its own."""
+    some = np.flatnonzero(prior > 0)
+    nearest = NearestNeighbors(n_neighbors=min(neighbours, len(some))).fit(cells[some])
+    near = some[nearest.kneighbors(cells, return_distance=False)]
+    return (prior[near] * ratio[near]).sum(axis=1) / prior[near].sum(axis=1)
 
 
 def empty_rescaling(dim: int, config: RescalingConfig) -> tuple[nnx.GraphDef, nnx.State]:

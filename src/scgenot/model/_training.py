@@ -30,7 +30,7 @@ from scgenot.data import (
     swapped,
     swapped_arguments,
     training_pairs,
-    training_weights,
+    weights_among,
 )
 from scgenot.flow import HeldOut, TrainConfig, reference_rows
 from scgenot.methods import FitData
@@ -259,7 +259,7 @@ def couple(model: TransportModel, key: jax.Array, found: TransportData) -> Coupl
     ties = {"shared": arrays.shared} if arrays.shared is not None else {}
     if found.problem == "fused" and not ties:
         ties = {"pairs": training_pairs(found)}
-    source_weights, target_weights = training_weights(found)
+    source_weights, target_weights = weights_among(found, found.training)
     return solve_coupling(
         key,
         arrays.source,
@@ -279,12 +279,17 @@ def held_out(found: TransportData) -> HeldOut | None:
         return None
     arrays = cost_arrays(found, found.held)
     source, target = (population.cells[some] for population, some in zip(found.populations, found.held, strict=True))
+    # Few held-out cells may all have weight 0: then they count alike.
+    weights = (None if some is None or some.sum() <= 0 else some for some in weights_among(found, found.held))
+    source_weights, target_weights = weights
     return HeldOut(
         source,
         target,
         source_costs=arrays.source if arrays.given[0] else None,
         target_costs=arrays.target if arrays.given[1] else None,
         shared=arrays.shared,
+        source_weights=source_weights,
+        target_weights=target_weights,
     )
 
 
@@ -300,7 +305,7 @@ def learn(
     source, target = (
         population.cells[some] for population, some in zip(found.populations, found.training, strict=True)
     )
-    weights = dict(zip(("source_weights", "target_weights"), training_weights(found), strict=True))
+    weights = dict(zip(("source_weights", "target_weights"), weights_among(found, found.training), strict=True))
     data = FitData(source, target, coupling, held_out=held_out(found), **(weights if coupling is None else {}))
     method, result = model._method.learn(key, data, config, progress_bar=progress_bar)
     if result.steps == 0:
