@@ -15,9 +15,8 @@ from scgenot._messages import check_count, check_positive, check_unit
 from scgenot.costs import cost_scale, resolve_cost
 from scgenot.costs._displaced import settled
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._inputs import checked_cells
 from scgenot.coupling._potential import PotentialCoupling
-from scgenot.coupling._solve import solve_coupling
+from scgenot.coupling._solve import _cells, solve_coupling
 
 TAUS = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8)
 EPSILONS = (0.05, 0.02, 0.01)
@@ -108,7 +107,7 @@ def scan_taus(
     config = (config or CouplingConfig()).resolved("linear")
     taus, epsilons = _grid(taus, epsilons)
     check_count("max_cells", max_cells, minimum=_FEWEST)
-    x, y = (np.asarray(checked_cells(name, cells)) for name, cells in (("source", source), ("target", target)))
+    x, y = (np.asarray(_cells(name, cells)) for name, cells in (("source", source), ("target", target)))
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"taus are scanned in one space, got {x.shape[1]} features in `source` and {y.shape[1]} in `target`. Use "
