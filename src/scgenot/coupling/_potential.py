@@ -120,7 +120,9 @@ class PotentialCoupling(Coupling):
         # A few sizes only, each of which is compiled once.
         padded = np.pad(chosen, (0, padded_size(k) - k), mode="edge" if k else "constant")
         # Ids are places in the list, so that a cell that is asked for twice gets draws of its own each time.
-        drawn = draw_rows(_some_rows(self.geometry, padded), self._row_weights, key, np.arange(len(padded)), n_draws)
+        drawn = draw_rows(
+            _some_rows(self.geometry, padded), self._row_weights, key, jax.device_put(np.arange(len(padded))), n_draws
+        )
         return jax.device_put(np.asarray(drawn)[:k])
 
     def pairs(
