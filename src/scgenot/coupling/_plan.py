@@ -40,9 +40,21 @@ def sums(
     return (mass[:, None] * found).reshape(-1, *np.shape(values)[1:])
 
 
-def mean_costs(geometry: Geometry, h: Float[Array, " m"], other: Geometry | None = None) -> Float[np.ndarray, " n"]:
-    """Return the mean cost over epsilon of each row of the plan, or the mean of another cost between the same cells."""
-    return np.asarray(_row_sums(geometry, h, jnp.zeros((geometry.shape[1], 0)), other)[2], np.float64)
+def row_statistics(
+    geometry: Geometry,
+    h: Float[Array, " m"],
+    r: Float[Array, " n"],
+    values: Float[Array, " m"],
+    other: Geometry | None = None,
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return the mass of each row of the plan, the mean of `values` over it, and its mean cost over epsilon.
+
+    The cost is that of `other`, between the same cells, where it is given.
+    """
+    found = _row_sums(geometry, h, values[:, None], other)
+    log_total, mean, cost = (np.asarray(one, np.float64) for one in found)
+    mass = np.exp(np.asarray(r, np.float64) + log_total)
+    return np.where(np.isfinite(mass), mass, 0.0), mean[:, 0], cost
 
 
 def top_k(geometry: Geometry, h: Float[Array, " m"], r: Float[Array, " n"], k: int) -> csr_array:

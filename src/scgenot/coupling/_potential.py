@@ -89,7 +89,7 @@ class PotentialCoupling(Coupling):
         if self.extended:
             violation = self._violation()
             converged = violation <= max(config.tolerance, LANDMARK_TOLERANCE)
-        cost, kl, penalty = self._parts(mass)
+        cost, kl, penalty = self._parts()
         whole = cost + config.epsilon * kl + penalty if self.extended else self._objective(mass)
         source_scale, target_scale, shared_scale = self._scales()
         return Diagnostics(
@@ -121,7 +121,9 @@ class PotentialCoupling(Coupling):
         # A few sizes only, each of which is compiled once.
         padded = np.pad(chosen, (0, padded_size(k) - k), mode="edge" if k else "constant")
         # Ids are places in the list, so that a cell that is asked for twice gets draws of its own each time.
-        drawn = draw_rows(_some_rows(self.geometry, padded), self._row_weights, key, np.arange(len(padded)), n_draws)
+        drawn = draw_rows(
+            _some_rows(self.geometry, padded), self._row_weights, key, jax.device_put(np.arange(len(padded))), n_draws
+        )
         return jax.device_put(np.asarray(drawn)[:k])
 
     def pairs(
@@ -243,13 +245,14 @@ class PotentialCoupling(Coupling):
             off.append(float(jnp.sum(jnp.abs(marginal - wanted))))
         return max(off)
 
-    def _parts(self, mass: float) -> tuple[float, float, float]:
+    def _parts(self) -> tuple[float, float, float]:
         """Return ``<C, P>`` in units of the scaled cost, ``KL(P | a b')`` and the penalties of relaxed marginals."""
-        epsilon, u, v = self.config.epsilon, self.potentials.u, self.potentials.v
+        epsilon, u = self.config.epsilon, self.potentials.u
+        mass_of_row, mean_v, costs = self._row_statistics()
+        used = mass_of_row > 0
+        cost = float(mass_of_row[used] @ costs[used])
+        gained = float(mass_of_row[used] @ (np.asarray(u, np.float64) + mean_v)[used])
         sent, received = (np.asarray(one, np.float64) for one in (self.source_marginal, self.target_marginal))
-        costs = _plan.mean_costs(self.geometry, self._row_weights)
-        cost = float(sent @ np.where(sent > 0, costs, 0.0))
-        gained = sum(float(p @ np.where(p > 0, potential, 0.0)) for p, potential in ((sent, u), (received, v)))
         penalty = 0.0
         for tau, weights, marginal in (
             (self.config.tau_source, self.a, sent),
@@ -258,7 +261,7 @@ class PotentialCoupling(Coupling):
             if tau < 1.0:
                 divergence = float(kl_div(marginal, np.asarray(weights, np.float64)).sum())
                 penalty += epsilon * tau / (1.0 - tau) * divergence
-        return epsilon * cost, gained - cost - mass + 1.0, penalty
+        return epsilon * cost, gained - cost - mass_of_row.sum() + 1.0, penalty
 
     def _shared_cost(self) -> float | None:
         """Return what shared features contribute to the cost; ``None`` without them."""
@@ -267,9 +270,12 @@ class PotentialCoupling(Coupling):
             return None
         x, y = (cells[:, between.split :] for cells in (self.geometry.x, self.geometry.y))
         alone = Geometry(x, y, self.geometry.inverse, lifted_cost(0, between.cost))
-        costs = _plan.mean_costs(self.geometry, self._row_weights, alone)
-        sent = np.asarray(self.source_marginal, np.float64)
-        return self.config.epsilon * float(sent @ np.where(sent > 0, costs, 0.0))
+        masses, _, costs = self._row_statistics(alone)
+        return self.config.epsilon * float(masses[masses > 0] @ costs[masses > 0])
+
+    def _row_statistics(self, other: Geometry | None = None):
+        v = jnp.where(self.b > 0, self.potentials.v, 0.0)
+        return _plan.row_statistics(self.geometry, self._row_weights, self.potentials.u + jnp.log(self.a), v, other)
 
     def _objective(self, mass: float) -> float:
         """Return the dual value, which equals the primal one once converged."""

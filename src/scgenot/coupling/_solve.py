@@ -60,6 +60,8 @@ SOLVERS: dict[tuple[str, str], Solver] = {
     ("fused", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
 }
 
+_cells = checked_cells  # For the scans.
+
 # Below this share of the mass a coupling tells more about its taus than about the cells.
 _LITTLE_MASS = 0.05
 
