@@ -89,7 +89,9 @@ def quadratic_coupling(
     state, matrix, u, v, violation = _unfilled(found, config.tolerance, len(left.chosen), len(right.chosen))
 
     offset = -alpha * float(np.sum(state.quadratic * state.plan))
-    lift = lifts((left.anchored, right.anchored), within, scales, state.plan, alpha, offset, config.epsilon)
+    lift = lifts(
+        (left.anchored, right.anchored), within, scales, jnp.asarray(state.plan), alpha, offset, config.epsilon
+    )
     lift = _filled_up(lift)
     between, features = lifted_cost(), (None, None)
     if fused is not None:
@@ -120,7 +122,7 @@ def _filled_up(lift: tuple[Lift, Lift]) -> tuple[Lift, Lift]:
 
 def _unfilled(found: Found, tolerance: float, n: int, m: int):
     """Return the state, the linearised cost with its potentials, and the violation, of the cells that have mass."""
-    settled = settle(found.problem, found.state, np.float32(tolerance))
+    settled = settle(found.problem, found.state, np.asarray(tolerance, np.float32))
     state, matrix, u, v, violation = jax.device_get((found.state, *settled))
     state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m])
     return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u[:n]), jnp.asarray(v[:m]), float(violation)
