@@ -92,7 +92,7 @@ def quadratic_coupling(
     offset = -alpha * float(np.sum(state.quadratic * state.plan))
     whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     anchored, probes = (left.anchored, right.anchored), None if whole else (_some(left), _some(right))
-    lift = lifts(anchored, within, scales, state.plan, alpha, offset, config.epsilon, probes)
+    lift = lifts(anchored, within, scales, jnp.asarray(state.plan), alpha, offset, config.epsilon, probes)
     lift = _filled_up(lift)
     between, features = lifted_cost(), (None, None)
     if fused is not None:
@@ -131,7 +131,7 @@ def _some(side: Side) -> Float[np.ndarray, "k d"]:
 
 def _unfilled(found: Found, tolerance: float, n: int, m: int):
     """Return the state, the linearised cost with its potentials, and the violation, of the cells that have mass."""
-    settled = settle(found.problem, found.state, np.float32(tolerance))
+    settled = settle(found.problem, found.state, np.asarray(tolerance, np.float32))
     state, matrix, u, v, violation = jax.device_get((found.state, *settled))
     state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m])
     return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u[:n]), jnp.asarray(v[:m]), float(violation)

@@ -15,8 +15,8 @@ from scgenot._progress import SILENT, Progress
 from scgenot.coupling.quadratic._problem import QuadraticProblem, linearised_cost, quadratic_cost
 from scgenot.sinkhorn import dense_sinkhorn
 
-# Epsilons on the way down to the last one. With 50-fold annealing each is 1.7 times smaller; the gene panels end in the same
-# optima with 16 of them, and in others with 4 (figures of the first release's benchmark of couplings, six splits).
+# Epsilons on the way down to the last one: from 50 times, each is 1.7 times smaller. Not tuned by itself: with it the gene
+# panels and SNARE-seq find their optima (`benchmarks.couplings`); fewer were not tried.
 _STAGES = 8
 # Rounds of Sinkhorn (eleven iterations each) for one linearisation. On the way a plan need not be exact: the next cost is another
 # one. At the end it must be: objectives of starts compare only where marginals are met.
@@ -25,8 +25,8 @@ _LOOSE, _TIGHT = 1e-3, 1e-4
 # The marginals of a linearised problem are met ten times better than the plan has to stand still, so that what is left to
 # change is the plan's.
 _INNER = 0.1
-# Step towards a new plan where marginals are free: full steps can swing to and fro, for which the test of relaxed fixed
-# points has an example; halved again and again they crawl.
+# Step towards a new plan where marginals are free: full steps can swing to and fro. The step adapts, so that its first value and
+# the factors matter little; below the smallest one polishing would crawl.
 _FREE_STEP, _SMALLEST_STEP = 0.7, 0.05
 _SHORTER, _LONGER = 0.7, 1.15
 # Linearisations a compiled call: between two calls an interrupt is heard and progress is told.
@@ -53,10 +53,10 @@ class QuadraticState:
     quadratic: Float[Array | np.ndarray, "n m"]
     u: Float[Array | np.ndarray, " n"]
     v: Float[Array | np.ndarray, " m"]
-    log_mass: Float[Array, ""]
-    objective: Float[Array, ""]
-    change: Float[Array, ""]
-    violation: Float[Array, ""]
+    log_mass: Float[Array | np.ndarray, ""]
+    objective: Float[Array | np.ndarray, ""]
+    change: Float[Array | np.ndarray, ""]
+    violation: Float[Array | np.ndarray, ""]
 
     def scaled(self, shrink: float) -> QuadraticState:
         """The same with potentials over an epsilon that is `shrink` times smaller."""

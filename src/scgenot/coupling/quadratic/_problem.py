@@ -12,12 +12,13 @@ from jaxtyping import Array, Float
 
 # Eigenvalues below this share of the largest one are rounding of the costs, which are single precision.
 _RANK_TOLERANCE = 1e-6
-# Directions that tell starts apart: at 1/16 of the cells the starts of the gene panels and of SNARE-seq rank as they do with
-# all directions, at an eighth of the time.
+# Directions that tell starts apart. The best few starts are polished with whole costs, so that these need not be exact: with them
+# the gene panels and SNARE-seq find their optima (`benchmarks.couplings`).
 _FEWEST_DIRECTIONS, _SHARE_OF_DIRECTIONS = 16, 16
 # Cells are padded to one of eight sizes an octave: at most 12 % more cells, and as many programs as there are sizes.
 _SIZES_AN_OCTAVE, _SMALLEST_STEP = 8, 8
 _dot = partial(jnp.matmul, precision="highest")
+_number = partial(np.asarray, dtype=np.float32)
 
 
 @partial(
@@ -78,8 +79,8 @@ class QuadraticProblem:
         taus = []
         for tau in map(float, self.taus):
             strength = before * tau / (1.0 - tau) if tau < 1.0 else np.inf
-            taus.append(np.float32(1.0 if np.isinf(strength) else strength / (strength + epsilon)))
-        return dataclasses.replace(self, epsilon=np.float32(epsilon), taus=tuple(taus))
+            taus.append(_number(1.0 if np.isinf(strength) else strength / (strength + epsilon)))
+        return dataclasses.replace(self, epsilon=_number(epsilon), taus=tuple(taus))
 
     def unit(self) -> float:
         """What the two terms are worth where nothing is known: epsilon is small or large by this."""
@@ -140,9 +141,9 @@ def in_shape(problem: QuadraticProblem) -> tuple[QuadraticProblem, QuadraticProb
         shared=_padded(problem.shared, *sizes),
         a=_padded(problem.a, sizes[0]),
         b=_padded(problem.b, sizes[1]),
-        alpha=np.float32(problem.alpha),
-        epsilon=np.float32(problem.epsilon),
-        taus=tuple(np.float32(tau) for tau in problem.taus),
+        alpha=_number(problem.alpha),
+        epsilon=_number(problem.epsilon),
+        taus=tuple(_number(tau) for tau in problem.taus),
     )
     # On the device once; programs would move NumPy arrays there in each call.
     whole = jax.device_put(whole)

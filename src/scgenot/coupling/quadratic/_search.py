@@ -18,7 +18,8 @@ _POLISHED = 3
 # Objectives closer than this tie. Distinct optima of SNARE-seq subsets do (FOSCTTM .152 and .229 within 1e-4), so that two
 # starts are one optimum reached twice only if their plans, too, have most of their mass in common.
 _SAME, _SAME_PLAN = 1e-4, 0.8
-# Where starts are chosen, as a share of what the terms are worth (`QuadraticProblem.unit`).
+# Where starts are chosen, as a share of what the terms are worth (`QuadraticProblem.unit`). At an epsilon of .05 one of two gene
+# panels (256 cells) had a FOSCTTM of .283 by the lowest objective there, and has .106 by the start that is best here.
 SHARP = 0.002
 # From there to the user's epsilon by factors of at most this.
 _FOLLOW = 2.0
@@ -110,11 +111,12 @@ def best_state(
     """Return the best state and the reports of all starts, in the shape of the problem."""
     found = search(problem, shared=shared is not None)
     n, m = len(problem.a), len(problem.b)
+    # Cut through NumPy: slices on the device would be compiled for each size.
     state = jax.device_get(found.state)
     cut = dataclasses.replace(
         state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m], u=state.u[:n], v=state.v[:m]
     )
-    return cut, list(found.starts)
+    return jax.device_put(cut), list(found.starts)
 
 
 def _followed_down(rough: QuadraticProblem, sizes: tuple[int, int], shared: bool, progress: Progress) -> list[_Start]:

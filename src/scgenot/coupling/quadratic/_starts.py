@@ -15,11 +15,11 @@ from scipy.spatial.distance import cdist
 from scgenot.coupling.quadratic._problem import QuadraticProblem
 from scgenot.sinkhorn import dense_sinkhorn
 
-# A start says where things lie, not more: with a tenth of this blur the profiles' start is followed to the same optima.
+# A start says where things lie, not more; annealing settles the rest. Other values were not tried.
 _BLUR = 0.05
 _TOLERANCE, _ROUNDS = 1e-2, 5
 _QUANTILES = 64
-# Patterns of signs are 2 to this power; the fourth component changed no optimum of the gene panels.
+# Patterns of signs are 2 to this power, a start each.
 _COMPONENTS = 3
 # A start that is a guess is followed from near; the product plan knows nothing, and needs a large epsilon to move at all.
 NEAR, FAR = 10.0, 50.0
@@ -53,11 +53,11 @@ def start_plans(
         yield f"components {pattern}", NEAR, match(x[:, :count], y[:, :count] * np.asarray(signs))
 
 
-def _matched(x: Float[np.ndarray, "n k"], y: Float[np.ndarray, "m k"], a, b) -> Float[Array, "n m"]:
+def _matched(x: Float[np.ndarray, "n k"], y: Float[np.ndarray, "m k"], a, b) -> Float[Array, "p q"]:
     return _plan_of(cdist(x, y, "sqeuclidean").astype(np.float32), a, b)
 
 
-def _plan_of(cost: Float[np.ndarray, "n m"], a, b) -> Float[Array, "n m"]:
+def _plan_of(cost: Float[np.ndarray, "n m"], a, b) -> Float[Array, "p q"]:
     """Return a blurred plan for a linear cost, in the shape of the marginals; a start needs no exact ones."""
     sizes = zip((len(a), len(b)), cost.shape, strict=True)
     return _blurred(np.pad(cost, [(0, size - had) for size, had in sizes]), a, b)
