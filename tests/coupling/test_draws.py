@@ -13,6 +13,7 @@ from scgenot.costs import resolve_cost
 from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.datasets import gaussian_pair
 from scgenot.sinkhorn import Geometry, draw_rows
+from scgenot.sinkhorn._draws import _draw_rows
 
 LIMITS = pytest.mark.parametrize("limits", [{}, {"dense_limit": 1}], ids=["dense", "blocked"])
 
@@ -299,7 +300,7 @@ def test_memory_of_draws_does_not_grow_with_their_number(plain_calls):
     held = []
     for n_draws in (64, 2048):
         arguments = geometry, jnp.zeros(1000), jax.random.key(0), jnp.arange(1000)
-        analysis = draw_rows.lower(*arguments, n_draws=n_draws).compile().memory_analysis()
+        analysis = _draw_rows.lower(*arguments, n_draws=n_draws).compile().memory_analysis()
         if analysis is None:
             pytest.skip("this backend does not report memory")
         held.append(analysis.temp_size_in_bytes)

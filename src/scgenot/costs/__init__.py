@@ -17,7 +17,7 @@ from scgenot.costs._anchored import (
     check_symmetric,
     is_symmetric,
 )
-from scgenot.costs._cost import Block, Cost, CostLike, Pairwise, Source, Target
+from scgenot.costs._cost import Block, Cost, CostLike, Pairwise, Source, Target, block
 from scgenot.costs._displaced import displaced_cost, settled
 from scgenot.costs._geodesic import Geodesic
 from scgenot.costs._named import _sqeuclidean as _sqeuclidean
@@ -38,6 +38,7 @@ __all__ = [
     "Source",
     "Target",
     "available_costs",
+    "block",
     "check_cells",
     "check_scale_cost",
     "check_square",

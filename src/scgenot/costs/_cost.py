@@ -105,6 +105,6 @@ class _ToPoints(Anchored):
 
 
 @partial(jax.jit, static_argnames="cost")
-def block(cost: Cost, x: Source | np.ndarray, y: Target | np.ndarray) -> Block:
+def block(cost: Cost, x: Float[Array | np.ndarray, "n dx"], y: Float[Array | np.ndarray, "m dy"]) -> Block:
     """Return the costs between two blocks, compiled once for equal costs and shapes."""
     return cost(jnp.asarray(x), jnp.asarray(y))

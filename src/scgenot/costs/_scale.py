@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Array, Float
 
-from scgenot._blocks import rows_per_block
+from scgenot._blocks import pad_edge, padded_size, rows_per_block
 from scgenot._messages import check_positive, one_of
 from scgenot.costs._cost import Cost, block
 
@@ -50,8 +50,11 @@ def cost_scale(
         return float(scale_cost)
     rng = np.random.default_rng(seed)
     x, y = (_some_rows(rng, np.asarray(points)) for points in (x, y))
-    rows = rows_per_block(len(y))
-    blocks = (np.asarray(block(cost, x[i : i + rows], y)) for i in range(0, len(x), rows))
+    n, m = len(x), len(y)
+    y = pad_edge(y, padded_size(m))
+    rows = min(padded_size(n), rows_per_block(len(y)))
+    parts = (x[i : i + rows] for i in range(0, n, rows))
+    blocks = (np.asarray(block(cost, pad_edge(some, rows), y))[: len(some), :m] for some in parts)
     return _reduced(blocks, scale_cost, f"the cost {cost.name!r} gave values that are not finite between these cells")
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import traced
 from scgenot._messages import check_count, check_positive, check_unit
+from scgenot.costs import block
 from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
 from scgenot.sinkhorn._groups import Stage, grouped_potentials
 
@@ -84,13 +85,18 @@ class Potentials:
 
 
 def extend_rows(
-    geometry: Geometry, log_b: Float[Array, " m"], v: Float[Array, " m"], tau: float | Float[Array, ""]
+    geometry: Geometry,
+    log_b: Float[Array | np.ndarray, " m"],
+    v: Float[Array | np.ndarray, " m"],
+    tau: float | Float[Array, ""],
 ) -> Float[Array, " n"]:
     """Return the row potential that column potentials imply: the soft c-transform, damped by `tau`.
 
     It is defined for any cells, also for ones that were not part of the problem.
     """
-    return -tau * soft_min_rows(geometry, v + log_b)
+    if traced(geometry.x, geometry.y, geometry.matrix, log_b, v, tau):
+        return -tau * soft_min_rows(geometry, v + log_b)
+    return jax.device_put(-np.float32(tau) * np.asarray(soft_min_rows(geometry, np.asarray(v) + np.asarray(log_b))))
 
 
 def solve_potentials(
@@ -127,7 +133,7 @@ def solve_potentials(
     n, m = geometry.shape
     at_epsilon = Stage(1.0, config.tolerance, config.max_iterations)
     if n * m <= config.coarse_limit or max(n, m) <= _COARSEST:
-        return _iterated(geometry, a, b, jnp.zeros(m), config, [*_annealing(geometry, config), at_epsilon])
+        return _iterated(geometry, a, b, np.zeros(m, np.float32), config, [*_annealing(geometry, config), at_epsilon])
     shrink = min(_REFINEMENT, max(n, m) / _COARSEST)
     source_key, target_key, coarse_key = jax.random.split(key, 3)
     source = _subset(source_key, a, shrink)
@@ -136,7 +142,7 @@ def solve_potentials(
         geometry.rows(source, target), _uniform(len(source)), _uniform(len(target)), config, key=coarse_key
     )
     # Extended from the coarse source cells, the column potential is defined on every target cell.
-    weights = jnp.log(_uniform(len(source)))
+    weights = np.log(np.asarray(_uniform(len(source))))
     v = extend_rows(geometry.rows(source, np.arange(m)).T, weights, coarse.u, config.tau_target)
     return _iterated(geometry, a, b, v, config, [at_epsilon])
 
@@ -166,7 +172,7 @@ def refine_potentials(
     """
     (n, m), (rows, weights, potential) = geometry.shape, landmarks
     known = geometry.rows(rows, np.arange(m)).T
-    v = extend_rows(known, jnp.log(weights), potential, config.tau_target)
+    v = extend_rows(known, np.log(np.asarray(weights)), potential, config.tau_target)
     sweeps = min(max(int(_SWEPT_ENTRIES / (n * m)), _FEWEST_SWEEPS), config.max_iterations)
     found = _iterated(geometry, a, b, v, config, [Stage(1.0, config.tolerance, sweeps)])
     return dataclasses.replace(found, converged=found.violation <= max(config.tolerance, LANDMARK_TOLERANCE))
@@ -188,8 +194,10 @@ def _annealing(geometry: Geometry, config: SinkhornConfig) -> list[Stage]:
 
 def _mean_cost(geometry: Geometry) -> float:
     """Return about how many epsilons costs are on average, from the two populations' evenly spread cells."""
-    some = [np.linspace(0, size - 1, min(size, _MEASURED)).round().astype(int) for size in geometry.shape]
-    return float(jnp.mean(jnp.abs(geometry.rows(*some).stored().matrix)) * geometry.inverse)
+    some = [np.linspace(0, size - 1, _MEASURED).round().astype(int) for size in geometry.shape]
+    few = geometry.rows(*some)
+    costs = block(few.cost, few.x, few.y) if few.matrix is None else few.matrix
+    return float(np.mean(np.abs(np.asarray(costs)))) * float(geometry.inverse)
 
 
 def _subset(key: jax.Array, weights: Float[Array, " n"], shrink: float) -> np.ndarray:
@@ -201,4 +209,4 @@ def _subset(key: jax.Array, weights: Float[Array, " n"], shrink: float) -> np.nd
 
 
 def _uniform(n: int) -> Float[Array, " n"]:
-    return jnp.full(n, 1.0 / n, jnp.float32)
+    return jax.device_put(np.full(n, 1.0 / n, np.float32))

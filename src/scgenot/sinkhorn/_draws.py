@@ -7,9 +7,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot._blocks import ENTRIES, rows_per_block
+from scgenot._blocks import ENTRIES, pad_with, rows_per_block, traced
 from scgenot.sinkhorn._geometry import BLOCK, Geometry
 
 # Running sums have two levels, bins and cells within a bin: one over 100,000 weights would lose digits in single precision.
@@ -53,7 +54,6 @@ def _first_above(
     return jax.lax.fori_loop(0, sums.shape[1].bit_length(), halve, ends)[1]
 
 
-@partial(jax.jit, static_argnames="n_draws")
 def draw_rows(
     geometry: Geometry, h: Float[Array, " m"], key: jax.Array, row_ids: Int[Array, " n"], n_draws: int
 ) -> Int[Array, "n n_draws"]:
@@ -61,8 +61,18 @@ def draw_rows(
 
     Every row has a key of its own (`key` folded with its id). The draws of one row are systematic: one uniform
     number, `n_draws` evenly spaced quantiles, in random order, so that few draws already look like the row. Memory: one block
-    of costs, and 64 draws of a row at a time.
+    of costs, and 64 draws of a row at a time. Outside of compiled code, cells are padded to a few sizes.
     """
+    if traced(geometry.x, geometry.y, geometry.matrix, h, key, row_ids):
+        return _draw_rows(geometry, h, key, row_ids, n_draws)
+    padded = geometry.padded()
+    n, m = padded.shape
+    found = _draw_rows(padded, pad_with(h, m, -np.inf), key, pad_with(row_ids, n, 0), n_draws)
+    return jax.device_put(np.asarray(found)[: geometry.shape[0]])
+
+
+@partial(jax.jit, static_argnames="n_draws")
+def _draw_rows(geometry: Geometry, h, key: jax.Array, row_ids, n_draws: int) -> Int[Array, "n n_draws"]:
     n, m = geometry.shape
     rows = min(rows_per_block(m, ENTRIES), BLOCK, n)
     bins = -(-m // _BIN)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import pad_edge, pad_with, padded_size, traced
 from scgenot.costs import Cost
 
 # A block of 1024 x 1024 float32 stays in a CPU's cache, where a pass runs twice as fast as from memory.
@@ -47,14 +48,29 @@ class Geometry:
     @property
     def T(self) -> Geometry:
         """The same costs seen from the other side."""
-        matrix = None if self.matrix is None else self.matrix.T
+        matrix = self.matrix
+        if matrix is not None:
+            matrix = matrix.T if traced(matrix) else jax.device_put(np.asarray(matrix).T)
         return Geometry(self.y, self.x, self.inverse, self.cost.swapped(), matrix)
 
     def stored(self) -> Geometry:
         """The same costs with the matrix computed once and kept."""
         if self.matrix is not None:
             return self
-        return dataclasses.replace(self, matrix=_matrix(self.cost, self.x, self.y))
+        if traced(self.x, self.y):
+            return dataclasses.replace(self, matrix=self.cost(self.x, self.y))
+        n, m = self.shape
+        x, y = pad_edge(self.x, padded_size(n)), pad_edge(self.y, padded_size(m))
+        return dataclasses.replace(self, matrix=jax.device_put(np.asarray(_matrix(self.cost, x, y))[:n, :m]))
+
+    def padded(self) -> Geometry:
+        """The same costs with the last cell of either side repeated, up to one of a few sizes."""
+        sizes = [padded_size(size) for size in self.shape]
+        matrix = self.matrix
+        if matrix is not None and tuple(sizes) != self.shape:
+            matrix = jax.device_put(pad_edge(pad_edge(matrix, sizes[0]), sizes[1], axis=1))
+        x, y = (jax.device_put(pad_edge(side, size)) for side, size in zip((self.x, self.y), sizes, strict=True))
+        return Geometry(x, y, float(self.inverse), self.cost, matrix)
 
     def at_epsilon(self, factor: float) -> Geometry:
         """The same costs with epsilon multiplied by `factor`."""
@@ -62,18 +78,32 @@ class Geometry:
 
     def rows(self, source: Int[Array | np.ndarray, " k"], target: Int[Array | np.ndarray, " l"]) -> Geometry:
         """The costs between some of the cells."""
-        matrix = None if self.matrix is None else self.matrix[source][:, target]
-        return Geometry(self.x[source], self.y[target], self.inverse, self.cost, matrix)
+        # Not by JAX, which would compile for each number of cells.
+        source, target = np.asarray(source), np.asarray(target)
+        matrix = None if self.matrix is None else jax.device_put(np.asarray(self.matrix)[np.ix_(source, target)])
+        x, y = (jax.device_put(np.asarray(side)[some]) for side, some in ((self.x, source), (self.y, target)))
+        return Geometry(x, y, self.inverse, self.cost, matrix)
 
 
 @partial(jax.jit, static_argnames="cost")
-def _matrix(cost: Cost, x: Float[Array, "n dx"], y: Float[Array, "m dy"]) -> Float[Array, "n m"]:
+def _matrix(cost: Cost, x, y) -> Float[Array, "n m"]:
     return cost(x, y)
 
 
+def soft_min_rows(geometry: Geometry, h: Float[Array | np.ndarray, " m"]) -> Float[Array, " n"]:
+    """Return ``log sum_j exp(h_j - C_ij / epsilon)`` for every row i, in one pass over blocks.
+
+    Outside of compiled code, cells are padded to a few sizes.
+    """
+    if traced(geometry.x, geometry.y, geometry.matrix, h):
+        return _soft_min_rows(geometry, h)
+    padded = geometry.padded()
+    found = _soft_min_rows(padded, pad_with(h, padded.shape[1], -np.inf))
+    return jax.device_put(np.asarray(found)[: geometry.shape[0]])
+
+
 @jax.jit
-def soft_min_rows(geometry: Geometry, h: Float[Array, " m"]) -> Float[Array, " n"]:
-    """Return ``log sum_j exp(h_j - C_ij / epsilon)`` for every row i, in one pass over blocks."""
+def _soft_min_rows(geometry: Geometry, h: Float[Array | np.ndarray, " m"]) -> Float[Array, " n"]:
     if geometry.matrix is not None:
         return jax.nn.logsumexp(h[None, :] - geometry.inverse * geometry.matrix, axis=1)
     n, m = geometry.shape
@@ -99,7 +129,7 @@ def soft_min_rows(geometry: Geometry, h: Float[Array, " m"]) -> Float[Array, " n
 
 
 @partial(jax.jit, static_argnames="width")
-def soft_min_groups(geometry: Geometry, h: Float[Array, " m"], width: int) -> Float[Array, "n groups"]:
+def soft_min_groups(geometry: Geometry, h: Float[Array | np.ndarray, " m"], width: int) -> Float[Array, "n groups"]:
     """Return ``log sum_j exp(h_j - C_ij / epsilon)`` over each `width` consecutive columns j, for every row i.
 
     `width` divides the block, or is a multiple of it.
@@ -128,9 +158,21 @@ def soft_min_groups(geometry: Geometry, h: Float[Array, " m"], width: int) -> Fl
     return jax.lax.map(row_block, x).reshape(-1, groups)[:n]
 
 
-@jax.jit
 def pair_costs(geometry: Geometry, source: Int[Array, "k r"], target: Int[Array, "k r"]) -> Float[Array, "k r"]:
     """Return costs over epsilon of single pairs, stored ones where they are: features may only come close to these."""
+    if geometry.matrix is not None and not traced(geometry.matrix, source):
+        return jax.device_put(
+            np.float32(geometry.inverse) * np.asarray(geometry.matrix)[np.asarray(source), np.asarray(target)]
+        )
+    if traced(geometry.x, geometry.y, source, target):
+        return _pair_costs(geometry, source, target)
+    k = len(source)
+    source, target = (pad_edge(one, padded_size(k)) for one in (source, target))
+    return jax.device_put(np.asarray(_pair_costs(geometry.padded(), source, target))[:k])
+
+
+@jax.jit
+def _pair_costs(geometry: Geometry, source, target) -> Float[Array, "k r"]:
     if geometry.matrix is not None:
         return geometry.inverse * geometry.matrix[source, target]
     one = jax.vmap(lambda i, j: geometry.cost(geometry.x[i][None], geometry.y[j][None])[0, 0])

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import pad_with, padded_size
 from scgenot.sinkhorn._geometry import Geometry, soft_min_groups
 
 _GROUPS = 256
@@ -37,7 +38,7 @@ class Groups:
         from sklearn.cluster import BisectingKMeans
 
         n = len(points)
-        width = max(_SMALLEST_GROUP, 2 ** int(np.ceil(np.log2(n / _GROUPS))))
+        width = max(_SMALLEST_GROUP, 2 ** int(np.ceil(np.log2(padded_size(n) / _GROUPS))))
         if n <= width:
             return cls(np.arange(n), width)
         cells = np.asarray(points)
@@ -60,7 +61,7 @@ def grouped_potentials(
     geometry: Geometry,
     a: Float[Array, " n"],
     b: Float[Array, " m"],
-    v: Float[Array, " m"],
+    v: Float[Array | np.ndarray, " m"],
     taus: tuple[float, float],
     stages: Sequence[Stage],
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], float, int]:
@@ -85,23 +86,31 @@ def grouped_potentials(
         At least one; the last one is what is returned.
     """
     rows, columns = Groups.of(geometry.x), Groups.of(geometry.y)
-    geometry = geometry.rows(rows.order, columns.order)
-    log_a, log_b, v = jnp.log(a)[rows.order], jnp.log(b)[columns.order], v[columns.order]
+    # Cells are put in order and padded outside of JAX, so that nothing is compiled for a number of cells that is not one of a
+    # few. Copies of the last cell weigh nothing.
+    geometry = geometry.rows(rows.order, columns.order).padded()
+    n, m = geometry.shape
+    with np.errstate(divide="ignore"):
+        log_a, log_b = (
+            pad_with(np.log(np.asarray(weights, np.float32)[order]), size, -np.inf)
+            for weights, order, size in ((a, rows.order, n), (b, columns.order, m))
+        )
+    v = pad_with(np.asarray(v, np.float32)[columns.order], m, 0.0)
     before = stages[0].factor
     for stage in stages:
         # Potentials are over epsilon, so they grow when it shrinks.
-        v = v * (before / stage.factor)
-        u, v, violation, done = _iterate(
-            geometry.at_epsilon(stage.factor), log_a, log_b, v, taus, (rows.width, columns.width), stage
-        )
+        v = np.asarray(v) * np.float32(before / stage.factor)
+        at_factor = dataclasses.replace(geometry, inverse=float(geometry.inverse) / stage.factor)
+        u, v, violation, done = _iterate(at_factor, log_a, log_b, v, taus, (rows.width, columns.width), stage)
         before = stage.factor
-    return u[np.argsort(rows.order)], v[np.argsort(columns.order)], violation, done
+    u, v = (jax.device_put(np.asarray(one)[np.argsort(some.order)]) for one, some in ((u, rows), (v, columns)))
+    return u, v, violation, done
 
 
 def _iterate(geometry: Geometry, log_a, log_b, v, taus, widths: tuple[int, int], stage: Stage):
     n, m = geometry.shape
     per_call, done, violation = max(int(_ENTRIES_A_CALL / (n * m)), 1), 0, float("inf")
-    u, v, _ = _half(geometry, log_a, log_b, jnp.zeros(n), v, taus, widths[1])
+    u, v, _ = _half(geometry, log_a, log_b, np.zeros(n, np.float32), v, taus, widths[1])
     while done < stage.max_iterations and violation > stage.tolerance:
         most = min(per_call, stage.max_iterations - done)
         u, v, seen, steps = _steps(geometry, log_a, log_b, u, v, taus, widths, most, stage.tolerance)
@@ -147,12 +156,12 @@ def _half(geometry: Geometry, log_a, log_b, u, v, taus, width: int):
     return u, v + jnp.repeat(shift, width)[: len(v)], violation
 
 
-def _group_sums(log_weights: Float[Array, " m"], width: int) -> Float[Array, " groups"]:
+def _group_sums(log_weights: Float[Array | np.ndarray, " m"], width: int) -> Float[Array, " groups"]:
     groups = -(-len(log_weights) // width)
     padded = jnp.pad(log_weights, (0, groups * width - len(log_weights)), constant_values=-jnp.inf)
     return jax.nn.logsumexp(padded.reshape(groups, width), axis=1)
 
 
-def mass_difference(log_weights: Float[Array, " n"], log_ratio: Float[Array, " n"]) -> Float[Array, ""]:
+def mass_difference(log_weights: Float[Array | np.ndarray, " n"], log_ratio: Float[Array, " n"]) -> Float[Array, ""]:
     """Return the L1 distance between masses ``weights exp(log_ratio)`` and `weights`; finite, however far these are apart."""
     return jnp.sum(jnp.exp(log_weights) * jnp.abs(jnp.expm1(jnp.clip(log_ratio, -_LOG_LARGE, _LOG_LARGE))))
