@@ -124,5 +124,6 @@ def _unfilled(found: Found, tolerance: float, n: int, m: int):
     """Return the state, the linearised cost with its potentials, and the violation, of the cells that have mass."""
     settled = settle(found.problem, found.state, np.asarray(tolerance, np.float32))
     state, matrix, u, v, violation = jax.device_get((found.state, *settled))
-    state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m])
-    return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u[:n]), jnp.asarray(v[:m]), float(violation)
+    u, v = u[:n], v[:m]
+    state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m], u=u, v=v)
+    return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u), jnp.asarray(v), float(violation)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._messages import one_of
+from scgenot._progress import Progress
 from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_linear import linear_coupling
@@ -54,6 +55,7 @@ def solve_coupling(
     problem: str = "linear",
     kind: CouplingKind = "global",
     config: CouplingConfig | None = None,
+    progress_bar: bool = False,
 ) -> Coupling:
     """Couple two populations.
 
@@ -78,6 +80,8 @@ def solve_coupling(
         paper's, or ``"low_rank"``, quadratic problems over plans of low rank.
     config
         Cost, epsilon, taus, limits.
+    progress_bar
+        Whether to show the stage of solving and what remains, in quadratic and fused global problems.
 
     Returns
     -------
@@ -104,7 +108,10 @@ def solve_coupling(
     a = _marginal("source_weights", source_weights, len(source))
     b = _marginal("target_weights", target_weights, len(target))
     given = _in_common(problem, shared, pairs, len(source), len(target))
-    found = _SOLVERS[problem, kind](key, source, target, a, b, config, **given)
+    with Progress(progress_bar) as progress:
+        if _SOLVERS[problem, kind] is quadratic_coupling:
+            given["progress"] = progress
+        found = _SOLVERS[problem, kind](key, source, target, a, b, config, **given)
     if kind != "minibatch" and not found.diagnostics.converged:
         warnings.warn(_not_converged(found.diagnostics, config), RuntimeWarning, stacklevel=2)
     if kind != "minibatch" and found.diagnostics.mass < _LITTLE_MASS:
