@@ -1,4 +1,4 @@
-"""Draws on the host, in float64: subsets with weights, rows in proportion to weights, and sizes that do not recompile."""
+"""Draws on the host, in float64: subsets with weights, and rows in proportion to weights."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 _FULL = 2.0**32
-_SMALLEST = 16
-
-
-def padded_size(n: int) -> int:
-    """Return the smallest size on the ladder that holds `n`: powers of two from 16, and three sizes between two of them.
-
-    At most a quarter of what is computed for them is thrown away, and eight times as many cells pass through 12 sizes.
-    """
-    if n <= _SMALLEST:
-        return _SMALLEST
-    step = 2 ** max((n - 1).bit_length() - 3, 0)
-    return -(-n // step) * step
 
 
 def host_rng(key: jax.Array) -> np.random.Generator:
@@ -103,4 +91,19 @@ def systematic(
     quantiles = (np.arange(shape[-1]) + rng.random((*shape[:-1], 1))) / shape[-1] * cumulative[-1]
     drawn = np.searchsorted(cumulative, quantiles, side="right")
     # Rounding may carry a quantile to the very end, beyond the last cell that has mass.
+    return np.minimum(drawn, np.searchsorted(cumulative, cumulative[-1])).astype(np.int32)
+
+
+def stratified(
+    rng: np.random.Generator, weights: Float[Array | np.ndarray, " n"], shape: tuple[int, ...]
+) -> Int[np.ndarray, "..."]:
+    """Draw indices in proportion to `weights`, each from one of equal parts of the mass along the last axis of `shape`.
+
+    As :func:`systematic`, with an offset of its own in each part. Weights whose sum is not above zero count as equal.
+    """
+    cumulative = np.cumsum(np.asarray(weights, np.float64))
+    if not (np.isfinite(cumulative[-1]) and cumulative[-1] > 0):
+        cumulative = np.arange(1.0, len(cumulative) + 1)
+    quantiles = (np.arange(shape[-1]) + rng.random(shape)) / shape[-1] * cumulative[-1]
+    drawn = np.searchsorted(cumulative, quantiles, side="right")
     return np.minimum(drawn, np.searchsorted(cumulative, cumulative[-1])).astype(np.int32)

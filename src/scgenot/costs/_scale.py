@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Array, Float
 
-from scgenot._blocks import pad_edge, padded_size, rows_per_block
+from scgenot._blocks import rows_per_block
 from scgenot._messages import check_positive, one_of
+from scgenot._sizes import pad_edge, padded_size
 from scgenot.costs._cost import Cost, block
 
 ScaleCost: TypeAlias = Literal["mean", "max"] | float

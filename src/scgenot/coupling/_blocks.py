@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._messages import is_number
-from scgenot._sampling import host_rng, padded_size, systematic
+from scgenot._sampling import host_rng, systematic
+from scgenot._sizes import padded_size
 from scgenot.costs import AnchoredCost, cost_scale, resolve_cost
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
 from scgenot.coupling._config import CouplingConfig

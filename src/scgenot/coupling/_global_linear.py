@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot._progress import Progress
 from scgenot.costs import AnchoredCost, Precomputed, cost_scale, is_symmetric, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._given_costs import given_costs
@@ -24,6 +25,8 @@ def linear_coupling(
     a: Float[Array, " n"],
     b: Float[Array, " m"],
     config: CouplingConfig,
+    *,
+    progress: Progress | None = None,
 ) -> PotentialCoupling:
     """Solve the linear entropic problem over all cells.
 
@@ -39,6 +42,8 @@ def linear_coupling(
         Marginals; each sums to 1.
     config
         Cost, epsilon, taus, limits.
+    progress
+        Is told of each call of iterations, and how far the marginals are off.
 
     Returns
     -------
@@ -56,10 +61,10 @@ def linear_coupling(
         geometry, lift, scale = _anchored(key, cost, source, target, config)
     else:
         scale = cost_scale(cost, source, target, config.scale_cost)
-        geometry = Geometry(jnp.asarray(source), jnp.asarray(target), 1.0 / (scale * config.epsilon), cost)
+        geometry = Geometry(source, target, 1.0 / (scale * config.epsilon), cost)
     if source.shape[0] * target.shape[0] <= config.dense_limit:
         geometry = geometry.stored()
-    potentials = solve_potentials(geometry, a, b, config.sinkhorn, key=key)
+    potentials = solve_potentials(geometry, a, b, config.sinkhorn, key=key, progress=progress)
     return PotentialCoupling(geometry, a, b, potentials, config, "linear, global", scale, lift=lift)
 
 
@@ -90,11 +95,11 @@ def _anchored(
                 f"`cost`={cost.name!r} is not symmetric, so that {len(joint)} cells cannot be coupled through landmarks. Give "
                 f"at least {-(-len(joint) // 2)} `landmarks`, got {config.landmarks}, or make it symmetric."
             )
-        matrix = jnp.asarray(across / scale, jnp.float32)
+        matrix = jax.device_put(np.asarray(across / scale, np.float32))
         geometry = Geometry(jnp.asarray(source), jnp.asarray(target), inverse, lifted_cost(), matrix)
         return geometry, (NoLift(cost.name), NoLift(cost.name)), scale
     lift = anchor_lifts(fitted, within, scale, config.epsilon)
     geometry = Geometry(lift[0](source), lift[1](target), inverse, lifted_cost())
     if whole:
-        geometry = dataclasses.replace(geometry, matrix=jnp.asarray(across / scale, jnp.float32))
+        geometry = dataclasses.replace(geometry, matrix=jax.device_put(np.asarray(across / scale, np.float32)))
     return geometry, lift, scale

@@ -104,7 +104,7 @@ def quadratic_coupling(
         geometry = dataclasses.replace(geometry, matrix=matrix)
         potentials = Potentials(u, v, violation, winner.iterations, winner.converged)
     else:
-        refined = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config.sinkhorn)
+        refined = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config.sinkhorn, progress)
         potentials = dataclasses.replace(refined, converged=refined.converged and winner.converged)
     kind = "quadratic, global" if fused is None else "fused, global"
     kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
@@ -133,5 +133,6 @@ def _unfilled(found: Found, tolerance: float, n: int, m: int):
     """Return the state, the linearised cost with its potentials, and the violation, of the cells that have mass."""
     settled = settle(found.problem, found.state, np.asarray(tolerance, np.float32))
     state, matrix, u, v, violation = jax.device_get((found.state, *settled))
-    state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m])
-    return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u[:n]), jnp.asarray(v[:m]), float(violation)
+    u, v = u[:n], v[:m]
+    state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m], u=u, v=v)
+    return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u), jnp.asarray(v), float(violation)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from scgenot._sampling import choose, cumulative_table, padded_size
+from scgenot._sampling import choose, cumulative_table
+from scgenot._sizes import padded_size
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
 from scgenot.coupling._config import CouplingConfig
 from scgenot.sinkhorn import Geometry, draw_rows, soft_min_rows

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.sparse import csr_array
 from scipy.special import kl_div
 
-from scgenot._sampling import host_rng, padded_size, systematic
+from scgenot._sampling import host_rng, systematic
+from scgenot._sizes import pad_edge, pad_with, padded_cells, padded_size
 from scgenot.coupling import _plan
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
 from scgenot.coupling._config import CouplingConfig
@@ -22,7 +22,7 @@ from scgenot.coupling._inputs import checked_cells, checked_marginal
 from scgenot.coupling._lift import Lift, NoLift, lifted_cost
 from scgenot.sinkhorn import LANDMARK_TOLERANCE, Geometry, Potentials, draw_rows, pair_costs, soft_min_rows
 
-_ENTROPY_CELLS = 2048
+_ENTROPY_CELLS = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +52,21 @@ class PotentialCoupling(Coupling):
 
     @cached_property
     def _row_weights(self) -> Float[Array, " m"]:
-        return self.potentials.v + jnp.log(self.b)
+        return _log_weights(self.potentials.v, self.b)
 
     @cached_property
     def source_marginal(self) -> Float[Array, " n"]:
         """Mass that each source cell sends, ``P 1``."""
         if self.config.tau_source == 1.0 and not self.extended:
             return self.a
-        return _masses(self.a, self.potentials.u + soft_min_rows(self.geometry, self._row_weights))
+        return _masses(self.a, self.potentials.u, soft_min_rows(self.geometry, self._row_weights))
 
     @cached_property
     def target_marginal(self) -> Float[Array, " m"]:
         """Mass that each target cell gets, ``P' 1``."""
         if self.config.tau_target == 1.0 and self.config.tau_source == 1.0 and not self.extended:
             return self.b
-        column_weights = self.potentials.u + jnp.log(self.a)
-        return _masses(self.b, self.potentials.v + soft_min_rows(self.geometry.T, column_weights))
+        return _masses(self.b, self.potentials.v, soft_min_rows(self.geometry.T, self._column_weights))
 
     @property
     def marginal_kinds(self) -> tuple[MarginalKind, MarginalKind]:
@@ -84,7 +83,7 @@ class PotentialCoupling(Coupling):
     def diagnostics(self) -> Diagnostics:
         """How solving went."""
         found, config = self.potentials, self.config
-        mass = float(jnp.sum(self.source_marginal))
+        mass = float(np.asarray(self.source_marginal, np.float64).sum())
         violation, converged = found.violation, found.converged
         if self.extended:
             violation = self._violation()
@@ -131,14 +130,14 @@ class PotentialCoupling(Coupling):
     ) -> Iterator[tuple[Int[Array, "steps batch"], Int[Array, "steps batch"]]]:
         """Yield, without end, source and target indices for `steps` training batches at a time."""
         n = self.geometry.shape[0]
-        weights = np.asarray(self.source_marginal)
+        weights, every = np.asarray(self.source_marginal), jax.device_put(np.arange(n))
         pool, used, round_ = None, 0, 0
         while True:
             round_key = jax.random.fold_in(key, round_)
-            if pool is None or used >= pool.size:
+            if pool is None or used >= n * self.config.n_draws:
                 pool_key = jax.random.fold_in(round_key, 1)
-                pool = draw_rows(self.geometry, self._row_weights, pool_key, jnp.arange(n), self.config.n_draws)
-                used = 0
+                pool = draw_rows(self.geometry, self._row_weights, pool_key, every, self.config.n_draws)
+                used, pool = 0, jax.device_put(pad_with(pool, padded_cells(n), 0))
             # Systematic over the batch: each batch spreads over the source cells in proportion to their mass.
             source = systematic(host_rng(round_key), weights, (steps, batch_size))
             yield _pairs_from_pool(pool, source, round_key)
@@ -147,11 +146,11 @@ class PotentialCoupling(Coupling):
 
     def push(self, values: Float[Array | np.ndarray, "n ..."]) -> Float[Array, "m ..."]:
         """Return ``P' values``: what target cells get where source cell i sends its mass times ``values[i]``."""
-        return _plan.sums(self.geometry.T, self._column_weights, self.potentials.v + jnp.log(self.b), values)
+        return _plan.sums(self.geometry.T, self._column_weights, self._row_weights, values)
 
     def pull(self, values: Float[Array | np.ndarray, "m ..."]) -> Float[Array, "n ..."]:
         """Return ``P values``: sums over target cells, weighted by the plan."""
-        return _plan.sums(self.geometry, self._row_weights, self.potentials.u + jnp.log(self.a), values)
+        return _plan.sums(self.geometry, self._row_weights, self._column_weights, values)
 
     def barycentric(self, values: Float[Array | np.ndarray, "m ..."]) -> Float[Array, "n ..."]:
         """Return the mean of `values` over each source cell's row of the plan; with target cells, its projection."""
@@ -159,7 +158,7 @@ class PotentialCoupling(Coupling):
 
     def top_k(self, k: int) -> csr_array:
         """Return the `k` largest entries of each row of the plan, n x m and sparse; its sum says what share that is."""
-        return _plan.top_k(self.geometry, self._row_weights, self.potentials.u + jnp.log(self.a), k)
+        return _plan.top_k(self.geometry, self._row_weights, self._column_weights, k)
 
     def swapped(self) -> PotentialCoupling:
         """Return the same coupling seen from the other side."""
@@ -223,7 +222,7 @@ class PotentialCoupling(Coupling):
 
     @cached_property
     def _column_weights(self) -> Float[Array, " n"]:
-        return self.potentials.u + jnp.log(self.a)
+        return _log_weights(self.potentials.u, self.a)
 
     def _scales(self) -> tuple[float | None, float | None, float | None]:
         """Return what costs within either population and between shared features were divided by, where there are such."""
@@ -241,8 +240,8 @@ class PotentialCoupling(Coupling):
         )
         off = []
         for tau, weights, potential, marginal in sides:
-            wanted = _masses(weights, -potential * (1.0 - tau) / tau)
-            off.append(float(jnp.sum(jnp.abs(marginal - wanted))))
+            wanted = _masses(weights, np.asarray(potential) * (tau - 1.0) / tau)
+            off.append(float(np.abs(np.asarray(marginal, np.float64) - wanted).sum()))
         return max(off)
 
     def _parts(self) -> tuple[float, float, float]:
@@ -274,8 +273,8 @@ class PotentialCoupling(Coupling):
         return self.config.epsilon * float(masses[masses > 0] @ costs[masses > 0])
 
     def _row_statistics(self, other: Geometry | None = None):
-        v = jnp.where(self.b > 0, self.potentials.v, 0.0)
-        return _plan.row_statistics(self.geometry, self._row_weights, self.potentials.u + jnp.log(self.a), v, other)
+        v = jax.device_put(np.where(np.asarray(self.b) > 0, np.asarray(self.potentials.v), np.float32(0)))
+        return _plan.row_statistics(self.geometry, self._row_weights, self._column_weights, v, other)
 
     def _objective(self, mass: float) -> float:
         """Return the dual value, which equals the primal one once converged."""
@@ -284,37 +283,47 @@ class PotentialCoupling(Coupling):
             (self.config.tau_source, self.a, self.potentials.u),
             (self.config.tau_target, self.b, self.potentials.v),
         ):
-            used = jnp.where(weights > 0, potential, 0.0)
+            weights = np.asarray(weights, np.float64)
+            used = np.where(weights > 0, np.asarray(potential, np.float64), 0.0)
             if tau == 1.0:
-                value += float(jnp.sum(weights * used))
+                value += float(weights @ used)
             else:
                 ratio = tau / (1.0 - tau)
-                value -= ratio * float(jnp.sum(weights * jnp.expm1(-used / ratio)))
+                value -= ratio * float(weights @ np.expm1(-used / ratio))
         # The entropy is relative to a b', of mass 1; its conjugate leaves 1 - mass.
         return self.config.epsilon * (value + 1.0 - mass)
 
     def _effective_targets(self) -> float:
         """Return exp of the mean conditional entropy, estimated from draws at some of the cells."""
-        n = self.geometry.shape[0]
-        rows = jnp.asarray(jnp.linspace(0, n - 1, min(n, _ENTROPY_CELLS)).round(), jnp.int32)
-        drawn = self.conditional(jax.random.key(0), rows, self.config.n_draws)
-        sources = jnp.broadcast_to(rows[:, None], drawn.shape)
-        log_total = soft_min_rows(_some_rows(self.geometry, rows), self._row_weights)[:, None]
-        log_p = self._row_weights[drawn] - pair_costs(self.geometry, sources, drawn) - log_total
+        n, m = self.geometry.shape
+        # Of one number, so that another number of cells compiles nothing.
+        rows = np.linspace(0, n - 1, _ENTROPY_CELLS).round().astype(np.int32)
+        drawn = np.asarray(self.conditional(jax.random.key(0), rows, self.config.n_draws))
+        sources = np.broadcast_to(rows[:, None], drawn.shape)
+        log_total = np.asarray(soft_min_rows(self.geometry.rows(rows, np.arange(m)), self._row_weights))[:, None]
+        costs = np.asarray(pair_costs(self.geometry, jax.device_put(sources), jax.device_put(drawn)))
+        log_p = np.asarray(self._row_weights)[drawn] - costs - log_total
         # Rounding, at a tiny epsilon, must not spread mass over more cells than there are.
-        return float(jnp.clip(jnp.exp(-jnp.mean(log_p)), 1.0, self.geometry.shape[1]))
+        return float(np.clip(np.exp(-log_p.mean(dtype=np.float64)), 1.0, m))
 
 
-def _masses(weights: Float[Array, " n"], log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
+def _log_weights(potential: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Return ``potential + log weights``, on the host: JAX would compile it for each number of cells."""
+    with np.errstate(divide="ignore"):
+        return jax.device_put(np.asarray(potential) + np.log(np.asarray(weights)))
+
+
+def _masses(weights: Float[Array, " n"], *log_ratios: Float[Array | np.ndarray, " n"]) -> Float[Array, " n"]:
     """Return the masses of cells; one without weight has none, however much its potential would give to it."""
-    return jnp.where(weights > 0, weights * jnp.exp(log_ratio), 0.0)
+    weights, log_ratio = np.asarray(weights), sum(np.asarray(one) for one in log_ratios)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return jax.device_put(np.where(weights > 0, weights * np.exp(log_ratio), 0.0).astype(np.float32))
 
 
 def _padded(array: Float[Array | np.ndarray, "n ..."], fill: float | None = None) -> Float[Array, "size ..."]:
     """Return an array with copies of its last entry behind, or with `fill`, up to the next size on the ladder."""
-    width = ((0, padded_size(len(array)) - len(array)), *((0, 0),) * (array.ndim - 1))
-    filled = {"mode": "edge"} if fill is None else {"constant_values": fill}
-    return jax.device_put(np.pad(np.asarray(array), width, **filled))
+    size = padded_size(len(array))
+    return jax.device_put(pad_edge(array, size) if fill is None else pad_with(array, size, fill))
 
 
 def _damped(tau: float, soft_min: Float[Array, " size"], n: int) -> Float[Array, " n"]:

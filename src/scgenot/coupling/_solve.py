@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._messages import one_of
+from scgenot._progress import Progress
 from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_linear import linear_coupling
@@ -40,27 +41,28 @@ class Solver:
         Whether taus below 1 are allowed.
     known_plan
         Whether there is one plan: marginals, mass and objective are known, and it says when it has not converged.
+    reports
+        Whether `solve` takes ``progress``.
     """
 
     solve: Callable[..., Coupling]
     unused: frozenset[str] = frozenset()
     relaxed: bool = True
     known_plan: bool = True
+    reports: bool = False
 
 
 # To add a kind of coupling, write it in a file of its own, its options in `_kinds.py`, and name it here.
 _FIXED_REPEATS = frozenset({"max_iterations"})
 SOLVERS: dict[tuple[str, str], Solver] = {
-    ("linear", "global"): Solver(linear_coupling),
+    ("linear", "global"): Solver(linear_coupling, reports=True),
     ("linear", "minibatch"): Solver(minibatch_coupling, frozenset({"warm_start"}), known_plan=False),
-    ("quadratic", "global"): Solver(quadratic_coupling),
+    ("quadratic", "global"): Solver(quadratic_coupling, reports=True),
     ("quadratic", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
     ("quadratic", "low_rank"): Solver(lowrank_coupling, relaxed=False),
-    ("fused", "global"): Solver(quadratic_coupling),
+    ("fused", "global"): Solver(quadratic_coupling, reports=True),
     ("fused", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
 }
-
-_cells = checked_cells  # For the scans.
 
 # Below this share of the mass a coupling tells more about its taus than about the cells.
 _LITTLE_MASS = 0.05
@@ -108,6 +110,7 @@ def solve_coupling(
     problem: str = "linear",
     kind: CouplingKind | Kind = "global",
     config: CouplingConfig | None = None,
+    progress_bar: bool = False,
 ) -> Coupling:
     """Couple two populations.
 
@@ -133,6 +136,8 @@ def solve_coupling(
         ``Global(landmarks=500)``.
     config
         Cost, epsilon, taus. Options of the kind can be given here as well.
+    progress_bar
+        Whether to show the stage of solving, how far the marginals are off, and what remains.
 
     Returns
     -------
@@ -158,7 +163,10 @@ def solve_coupling(
     a = checked_marginal("source_weights", source_weights, len(source))
     b = checked_marginal("target_weights", target_weights, len(target))
     given = _in_common(problem, shared, pairs, len(source), len(target))
-    found = solver.solve(key, source, target, a, b, config, **given)
+    with Progress(progress_bar) as progress:
+        if solver.reports:
+            given["progress"] = progress
+        found = solver.solve(key, source, target, a, b, config, **given)
     if solver.known_plan and not found.diagnostics.converged:
         warnings.warn(_not_converged(found.diagnostics, config), RuntimeWarning, stacklevel=2)
     if solver.known_plan and found.diagnostics.mass < _LITTLE_MASS:

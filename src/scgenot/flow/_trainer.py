@@ -17,11 +17,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from tqdm.auto import tqdm
 
+from scgenot._sizes import pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
 from scgenot.flow._path import NoiseToTarget, Path, noise_and_time
 from scgenot.flow._result import Params, Stopped, TrainResult
-from scgenot.flow._sizes import padded
 
 _VALIDATION_PAIRS = 4096
 _EXPLODED = 10.0
@@ -133,7 +133,10 @@ def train_velocity(
     rates = learning_rates(config)
     recorder = _Recorder(config, validation, graphdef, path, extra_metrics)
     # Padded on the host, so that the compiled steps know a few numbers of cells only.
-    cells = tuple(jax.device_put(padded(np.asarray(side, np.float32))) for side in (source, target))
+    cells = tuple(
+        jax.device_put(pad_with(np.asarray(side, np.float32), padded_cells(len(side)), 0.0))
+        for side in (source, target)
+    )
     table = _conditions(conditions)
     run = partial(_run_steps, graphdef, path, config.max_grad_norm, config.ema_decay)
     good, done, stopped = params, 0, Stopped.MAX_STEPS

@@ -11,12 +11,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from scgenot._sampling import host_rng, stratified
 from scgenot.coupling import Coupling
 from scgenot.flow._config import ODEConfig
 from scgenot.flow._path import Path
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._sizes import host_rng, systematic
 from scgenot.flow._trainer import ValidationSet, keys
 from scgenot.metrics import sinkhorn_divergence
 
@@ -88,8 +88,8 @@ def validate_on(
     size = next((size for size in _CELLS if max(len(source), len(target)) <= size), _CELLS[-1])
     # By the mass that cells send and get in the plan: that is the source which its target is to be reached from.
     rng = host_rng(sample_key)
-    source_some = held_out.source[systematic(rng, between.source_marginal, (size,))]
-    target_some = held_out.target[systematic(rng, between.target_marginal, (size,))]
+    source_some = held_out.source[stratified(rng, between.source_marginal, (size,))]
+    target_some = held_out.target[stratified(rng, between.target_marginal, (size,))]
 
     def metrics(params: Any) -> dict[str, float]:
         weights = FlowWeights(params, *units)

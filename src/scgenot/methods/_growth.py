@@ -13,10 +13,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from sklearn.neighbors import NearestNeighbors
 
+from scgenot._sampling import host_rng, stratified
+from scgenot._sizes import pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import RescalingConfig
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._sizes import host_rng, padded, systematic
 from scgenot.flow._trainer import keys
 
 # softplus(_ONE) = 1: networks start from the mean growth.
@@ -148,9 +149,10 @@ def fit_rescaling(
     if config.neighbours:
         ratio = _smoothed(np.asarray(cells), ratio, np.asarray(prior, np.float64), config.neighbours)
     # One cell from each of as many equal parts of the prior mass as a batch has rows.
-    chosen = systematic(host_rng(draw_key), prior, (config.steps, config.batch_size))
+    chosen = stratified(host_rng(draw_key), prior, (config.steps, config.batch_size))
     graphdef = empty_rescaling(np.shape(cells)[1], config)[0]
-    cells, ratio = padded(np.asarray(cells, np.float32)), padded(ratio.astype(np.float32))
+    size = padded_cells(len(cells))
+    cells, ratio = (pad_with(np.asarray(one, np.float32), size, 0.0) for one in (cells, ratio))
     return _fit(graphdef, config, init_key, np.float32(unit), cells, ratio, chosen)
 
 

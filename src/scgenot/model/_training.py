@@ -168,7 +168,7 @@ def train(
         found = hold_out(found, split_rng, float(validation_size))
         options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
         config = _train_config(found, max_epochs, max_steps, options | train_options)
-        coupling = couple(model, solve_key, found) if model._method.needs != "samples" else None
+        coupling = couple(model, solve_key, found, progress_bar) if model._method.needs != "samples" else None
         learn(model, fit_key, found, coupling, config, progress_bar)
 
 
@@ -253,7 +253,7 @@ def current_data(model: TransportModel) -> TransportData:
     return found
 
 
-def couple(model: TransportModel, key: jax.Array, found: TransportData) -> Coupling:
+def couple(model: TransportModel, key: jax.Array, found: TransportData, progress_bar: bool) -> Coupling:
     """Solve for the coupling of the training cells."""
     arrays = cost_arrays(found, found.training)
     ties = {"shared": arrays.shared} if arrays.shared is not None else {}
@@ -270,6 +270,7 @@ def couple(model: TransportModel, key: jax.Array, found: TransportData) -> Coupl
         problem=found.problem,
         kind=model._coupling_kind,
         config=model._coupling_config,
+        progress_bar=progress_bar,
     )
 
 

@@ -13,7 +13,7 @@ from scgenot.sinkhorn._blocked import (
     solve_potentials,
 )
 from scgenot.sinkhorn._dense import ITERATIONS_PER_ROUND, dense_rounds, dense_sinkhorn
-from scgenot.sinkhorn._draws import choose, draw_rows
+from scgenot.sinkhorn._draws import draw_rows
 from scgenot.sinkhorn._geometry import Geometry, pair_costs, soft_min_groups, soft_min_rows
 from scgenot.sinkhorn._groups import Groups, Stage, grouped_potentials, mass_difference
 
@@ -25,7 +25,6 @@ __all__ = [
     "Potentials",
     "SinkhornConfig",
     "Stage",
-    "choose",
     "dense_rounds",
     "dense_sinkhorn",
     "draw_rows",

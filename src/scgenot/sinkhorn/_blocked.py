@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from scgenot._blocks import traced
 from scgenot._messages import check_count, check_positive, check_unit
+from scgenot._progress import Progress
 from scgenot.costs import block
 from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
 from scgenot.sinkhorn._groups import Stage, grouped_potentials
@@ -106,6 +107,7 @@ def solve_potentials(
     config: SinkhornConfig,
     *,
     key: jax.Array,
+    progress: Progress | None = None,
 ) -> Potentials:
     """Solve for the dual potentials of a linear problem.
 
@@ -119,6 +121,8 @@ def solve_potentials(
         Taus, tolerance, limits.
     key
         Chooses the subsets of the coarse problems.
+    progress
+        Is told of the stages, and how far the marginals are off.
 
     Returns
     -------
@@ -133,18 +137,25 @@ def solve_potentials(
     n, m = geometry.shape
     at_epsilon = Stage(1.0, config.tolerance, config.max_iterations)
     if n * m <= config.coarse_limit or max(n, m) <= _COARSEST:
-        return _iterated(geometry, a, b, np.zeros(m, np.float32), config, [*_annealing(geometry, config), at_epsilon])
+        return _iterated(
+            geometry, a, b, np.zeros(m, np.float32), config, [*_annealing(geometry, config), at_epsilon], progress
+        )
     shrink = min(_REFINEMENT, max(n, m) / _COARSEST)
     source_key, target_key, coarse_key = jax.random.split(key, 3)
     source = _subset(source_key, a, shrink)
     target = _subset(target_key, b, shrink)
     coarse = solve_potentials(
-        geometry.rows(source, target), _uniform(len(source)), _uniform(len(target)), config, key=coarse_key
+        geometry.rows(source, target),
+        _uniform(len(source)),
+        _uniform(len(target)),
+        config,
+        key=coarse_key,
+        progress=progress,
     )
     # Extended from the coarse source cells, the column potential is defined on every target cell.
     weights = np.log(np.asarray(_uniform(len(source))))
     v = extend_rows(geometry.rows(source, np.arange(m)).T, weights, coarse.u, config.tau_target)
-    return _iterated(geometry, a, b, v, config, [at_epsilon])
+    return _iterated(geometry, a, b, v, config, [at_epsilon], progress)
 
 
 def refine_potentials(
@@ -153,6 +164,7 @@ def refine_potentials(
     b: Float[Array, " m"],
     landmarks: tuple[Int[np.ndarray, " k"], Float[Array, " k"], Float[Array, " k"]],
     config: SinkhornConfig,
+    progress: Progress | None = None,
 ) -> Potentials:
     """Extend potentials from landmarks to all cells, and sweep over these until the marginals fit, or often enough.
 
@@ -174,15 +186,19 @@ def refine_potentials(
     known = geometry.rows(rows, np.arange(m)).T
     v = extend_rows(known, np.log(np.asarray(weights)), potential, config.tau_target)
     sweeps = min(max(int(_SWEPT_ENTRIES / (n * m)), _FEWEST_SWEEPS), config.max_iterations)
-    found = _iterated(geometry, a, b, v, config, [Stage(1.0, config.tolerance, sweeps)])
+    found = _iterated(geometry, a, b, v, config, [Stage(1.0, config.tolerance, sweeps)], progress)
     return dataclasses.replace(found, converged=found.violation <= max(config.tolerance, LANDMARK_TOLERANCE))
 
 
-def _iterated(geometry: Geometry, a, b, v, config: SinkhornConfig, stages: Sequence[Stage]) -> Potentials:
+def _iterated(
+    geometry: Geometry, a, b, v, config: SinkhornConfig, stages: Sequence[Stage], progress=None
+) -> Potentials:
     n, m = geometry.shape
     if geometry.matrix is None and n * m <= config.dense_limit:
         geometry = geometry.stored()
-    u, v, violation, done = grouped_potentials(geometry, a, b, v, (config.tau_source, config.tau_target), stages)
+    u, v, violation, done = grouped_potentials(
+        geometry, a, b, v, (config.tau_source, config.tau_target), stages, progress
+    )
     return Potentials(u, v, violation, done, violation <= stages[-1].tolerance)
 
 

@@ -1,8 +1,7 @@
-"""Draws: cells in proportion to their weights, and targets from rows of a plan."""
+"""Draws of targets from rows of a plan."""
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import jax
@@ -10,48 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot._blocks import ENTRIES, pad_with, rows_per_block, traced
+from scgenot._blocks import ENTRIES, rows_per_block, traced
+from scgenot._sizes import pad_with
 from scgenot.sinkhorn._geometry import BLOCK, Geometry
 
 # Running sums have two levels, bins and cells within a bin: one over 100,000 weights would lose digits in single precision.
 _BIN = 128
 # Quantiles of one row that are looked up at once: each holds a bin of weights, so 64 of 1024 rows are 32 MiB.
 _DRAWS_AT_ONCE = 64
-
-
-def choose(key: jax.Array, weights: Float[Array, " n"], shape: tuple[int, ...]) -> Int[Array, "..."]:
-    """Draw indices in proportion to `weights`, of which at least one is above zero.
-
-    By two running sums, of bins and within one bin, so that a cell's frequency is right to a thousandth of itself among a
-    million cells; one running sum in single precision (as in ``jax.random.choice``) is off by 7 % there.
-    """
-    bin_key, cell_key = jax.random.split(key)
-    # As many bins as cells in a bin: both sums are as short as can be.
-    width = max(_BIN, math.isqrt(len(weights)))
-    bins = jnp.pad(weights, (0, -len(weights) % width)).reshape(-1, width)
-    sums = jnp.cumsum(bins.sum(axis=1))
-    chosen = _first_above(sums[None, :], jnp.zeros(shape, jnp.int32), jax.random.uniform(bin_key, shape))
-    # A number of its own for the place within the bin: what is left of the first one has lost its leading digits.
-    within = _first_above(jnp.cumsum(bins, axis=1), chosen, jax.random.uniform(cell_key, shape))
-    return (chosen * width + within).astype(jnp.int32)
-
-
-def _first_above(
-    sums: Float[Array, "rows n"], row: Int[Array, "..."], quantiles: Float[Array, "..."]
-) -> Int[Array, "..."]:
-    """Return where quantiles in [0, 1) lie in running sums, each in a row of its own: at places with mass only."""
-    total = sums[row, -1]
-
-    def halve(_, bounds):
-        low, high = bounds
-        middle = (low + high) // 2
-        here = sums[row, middle]
-        # Rounding may leave a quantile at the total: the first place that reaches it is the last one with mass.
-        reached = (here > quantiles * total) | (here >= total)
-        return jnp.where(reached, low, middle + 1), jnp.where(reached, middle, high)
-
-    ends = jnp.zeros_like(row), jnp.full_like(row, sums.shape[1] - 1)
-    return jax.lax.fori_loop(0, sums.shape[1].bit_length(), halve, ends)[1]
 
 
 def draw_rows(

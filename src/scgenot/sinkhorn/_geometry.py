@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot._blocks import pad_edge, pad_with, padded_size, traced
+from scgenot._blocks import traced
+from scgenot._sizes import pad_edge, pad_with, padded_size
 from scgenot.costs import Cost
 
 # A block of 1024 x 1024 float32 stays in a CPU's cache, where a pass runs twice as fast as from memory.

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot._blocks import pad_with, padded_size
+from scgenot._progress import SILENT, Progress
+from scgenot._sizes import pad_with, padded_size
 from scgenot.sinkhorn._geometry import Geometry, soft_min_groups
 
 _GROUPS = 256
@@ -64,6 +65,7 @@ def grouped_potentials(
     v: Float[Array | np.ndarray, " m"],
     taus: tuple[float, float],
     stages: Sequence[Stage],
+    progress: Progress | None = None,
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], float, int]:
     """Go through `stages`, from `v`; return both potentials, how far marginals are off, and the iterations of the last.
 
@@ -84,6 +86,8 @@ def grouped_potentials(
         How strictly rows and columns are kept, in (0, 1].
     stages
         At least one; the last one is what is returned.
+    progress
+        Is told of each stage and each call of iterations.
     """
     rows, columns = Groups.of(geometry.x), Groups.of(geometry.y)
     # Cells are put in order and padded outside of JAX, so that nothing is compiled for a number of cells that is not one of a
@@ -97,17 +101,22 @@ def grouped_potentials(
         )
     v = pad_with(np.asarray(v, np.float32)[columns.order], m, 0.0)
     before = stages[0].factor
-    for stage in stages:
+    progress = progress or SILENT
+    for number, stage in enumerate(stages):
+        progress.stage(
+            f"{len(rows.order)} x {len(columns.order)} cells, epsilon {number + 1} of {len(stages)}",
+            stage.max_iterations,
+        )
         # Potentials are over epsilon, so they grow when it shrinks.
         v = np.asarray(v) * np.float32(before / stage.factor)
         at_factor = dataclasses.replace(geometry, inverse=float(geometry.inverse) / stage.factor)
-        u, v, violation, done = _iterate(at_factor, log_a, log_b, v, taus, (rows.width, columns.width), stage)
+        u, v, violation, done = _iterate(at_factor, log_a, log_b, v, taus, (rows.width, columns.width), stage, progress)
         before = stage.factor
     u, v = (jax.device_put(np.asarray(one)[np.argsort(some.order)]) for one, some in ((u, rows), (v, columns)))
     return u, v, violation, done
 
 
-def _iterate(geometry: Geometry, log_a, log_b, v, taus, widths: tuple[int, int], stage: Stage):
+def _iterate(geometry: Geometry, log_a, log_b, v, taus, widths: tuple[int, int], stage: Stage, progress: Progress):
     n, m = geometry.shape
     per_call, done, violation = max(int(_ENTRIES_A_CALL / (n * m)), 1), 0, float("inf")
     u, v, _ = _half(geometry, log_a, log_b, np.zeros(n, np.float32), v, taus, widths[1])
@@ -115,6 +124,7 @@ def _iterate(geometry: Geometry, log_a, log_b, v, taus, widths: tuple[int, int],
         most = min(per_call, stage.max_iterations - done)
         u, v, seen, steps = _steps(geometry, log_a, log_b, u, v, taus, widths, most, stage.tolerance)
         done, violation = done + int(steps), float(seen)
+        progress.advance(int(steps), violation=violation)
         if not np.isfinite(violation):
             break
     return u, v, violation, done

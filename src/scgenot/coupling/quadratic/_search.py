@@ -149,10 +149,10 @@ def _follow(start: _Start, whole: QuadraticProblem, sharp: float, limits: Limits
     steps = np.geomspace(sharp, epsilon, 1 + int(np.ceil(np.log(epsilon / sharp) / np.log(_FOLLOW))))
     for before, after in zip(steps, steps[1:], strict=False):
         last = after == steps[-1]
-        state = start.state.scaled(before / after)
+        state = start.state.scaled(float(before / after))
         some = limits if last else limits._replace(linearisations=min(_ON_THE_WAY, limits.linearisations))
         start.state, start.iterations, start.converged = polish(
-            whole if last else whole.at(after), state, some, progress
+            whole if last else whole.at(float(after)), state, some, progress
         )
 
 
