@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from scipy.sparse import csr_array
 
 from scgenot._messages import check_count
+from scgenot._sizes import pad_with
 from scgenot.sinkhorn import Geometry
 
 _ROWS, _COLUMNS = 1024, 4096
@@ -51,8 +52,11 @@ def row_statistics(
 
     The cost is that of `other`, between the same cells, where it is given.
     """
-    found = _row_sums(geometry, h, values[:, None], other)
-    log_total, mean, cost = (np.asarray(one, np.float64) for one in found)
+    n, padded = geometry.shape[0], geometry.padded()
+    m = padded.shape[1]
+    other = None if other is None else other.padded()
+    found = _row_sums(padded, pad_with(h, m, -np.inf), pad_with(np.asarray(values)[:, None], m, 0.0), other)
+    log_total, mean, cost = (np.asarray(one, np.float64)[:n] for one in found)
     mass = np.exp(np.asarray(r, np.float64) + log_total)
     return np.where(np.isfinite(mass), mass, 0.0), mean[:, 0], cost
 
@@ -116,7 +120,10 @@ def _blocked(geometry: Geometry, h: Float[Array, " m"], visit, start, other: Geo
 
 @jax.jit
 def _row_sums(
-    geometry: Geometry, h: Float[Array, " m"], values: Float[Array, "m f"], other: Geometry | None = None
+    geometry: Geometry,
+    h: Float[Array | np.ndarray, " m"],
+    values: Float[Array | np.ndarray, "m f"],
+    other: Geometry | None = None,
 ) -> tuple[Float[Array, " n"], Float[Array, "n f"], Float[Array, " n"]]:
     """Return the logarithm of each row's sum, the mean of `values` over it, and its mean cost over epsilon."""
     m, width = len(values), min(_COLUMNS, len(values))

@@ -120,9 +120,8 @@ class PotentialCoupling(Coupling):
         # A few sizes only, each of which is compiled once.
         padded = np.pad(chosen, (0, padded_size(k) - k), mode="edge" if k else "constant")
         # Ids are places in the list, so that a cell that is asked for twice gets draws of its own each time.
-        drawn = draw_rows(
-            _some_rows(self.geometry, padded), self._row_weights, key, jax.device_put(np.arange(len(padded))), n_draws
-        )
+        some = self.geometry.rows(padded, np.arange(self.geometry.shape[1]))
+        drawn = draw_rows(some, self._row_weights, key, jax.device_put(np.arange(len(padded))), n_draws)
         return jax.device_put(np.asarray(drawn)[:k])
 
     def pairs(
@@ -329,12 +328,6 @@ def _padded(array: Float[Array | np.ndarray, "n ..."], fill: float | None = None
 def _damped(tau: float, soft_min: Float[Array, " size"], n: int) -> Float[Array, " n"]:
     """Return the potential that sums over rows imply, of the first `n` of them."""
     return jax.device_put(np.float32(-tau) * np.asarray(soft_min)[:n])
-
-
-@jax.jit
-def _some_rows(geometry: Geometry, chosen: Int[Array | np.ndarray, " k"]) -> Geometry:
-    matrix = None if geometry.matrix is None else geometry.matrix[chosen]
-    return dataclasses.replace(geometry, x=geometry.x[chosen], matrix=matrix)
 
 
 @jax.jit
