@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._blocks import rows_per_block
+from scgenot._sizes import pad_edge, padded_size
 from scgenot.costs._anchored import Anchored, AnchoredCost, check_anchors
 
 Block: TypeAlias = Float[Array, "n m"]
@@ -93,14 +94,14 @@ class _ToPoints(Anchored):
                 f"`cells` must have the {self.points.shape[1]} columns that the cost was fitted with, "
                 f"got {cells.shape[1]}. Give the same representation."
             )
-        rows = rows_per_block(len(self.points))
-        found = np.empty((len(cells), len(self.points)), np.float32)
+        k = len(self.points)
+        # Both sides are filled up with copies of their last cell: another shape would be compiled again.
+        points = pad_edge(self.points, padded_size(k))
+        rows = min(rows_per_block(len(points)), padded_size(len(cells)))
+        found = np.empty((len(cells), k), np.float32)
         for i in range(0, len(cells), rows):
             some = cells[i : i + rows]
-            # The last block is filled up with copies of its last cell: another shape would be compiled again.
-            fill = rows - len(some) if i else 0
-            padded = np.pad(some, ((0, fill), (0, 0)), mode="edge")
-            found[i : i + rows] = np.asarray(block(self.cost, padded, self.points))[: len(some)]
+            found[i : i + rows] = np.asarray(block(self.cost, pad_edge(some, rows), points))[: len(some), :k]
         return found
 
 

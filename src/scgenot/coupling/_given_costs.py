@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -108,7 +109,7 @@ class GivenLift:
         costs = rows[:, self.first] / np.float32(self.scale)
         # Under asymmetric costs a target cell's row tells the way back; the way there is what source cells tell.
         costs[ids >= 0] = self.across[ids[ids >= 0]]
-        return jnp.asarray(np.concatenate([costs, costs @ self.map, ids[:, None].astype(np.float32)], axis=1))
+        return jax.device_put(np.concatenate([costs, costs @ self.map, ids[:, None].astype(np.float32)], axis=1))
 
 
 def given_costs(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -96,7 +95,7 @@ def _anchored(
                 f"at least {-(-len(joint) // 2)} `landmarks`, got {config.landmarks}, or make it symmetric."
             )
         matrix = jax.device_put(np.asarray(across / scale, np.float32))
-        geometry = Geometry(jnp.asarray(source), jnp.asarray(target), inverse, lifted_cost(), matrix)
+        geometry = Geometry(source, target, inverse, lifted_cost(), matrix)
         return geometry, (NoLift(cost.name), NoLift(cost.name)), scale
     lift = anchor_lifts(fitted, within, scale, config.epsilon)
     geometry = Geometry(lift[0](source), lift[1](target), inverse, lifted_cost())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -92,7 +91,7 @@ def quadratic_coupling(
     offset = -alpha * float(np.sum(state.quadratic * state.plan))
     whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     anchored, probes = (left.anchored, right.anchored), None if whole else (_some(left), _some(right))
-    lift = lifts(anchored, within, scales, jnp.asarray(state.plan), alpha, offset, config.epsilon, probes)
+    lift = lifts(anchored, within, scales, jax.device_put(state.plan), alpha, offset, config.epsilon, probes)
     lift = _filled_up(lift)
     between, features = lifted_cost(), (None, None)
     if fused is not None:
@@ -116,7 +115,7 @@ def _filled_up(lift: tuple[Lift, Lift]) -> tuple[Lift, Lift]:
     rank = lift[0].map.shape[1]
     more = max(2 ** int(np.ceil(np.log2(rank))), _FEWEST_DIRECTIONS) - rank
     # Through NumPy: padding on the device would be compiled for each rank.
-    wider = (jnp.asarray(np.pad(np.asarray(one.map), [(0, 0), (0, more)])) for one in lift)
+    wider = (jax.device_put(np.pad(np.asarray(one.map), [(0, 0), (0, more)])) for one in lift)
     return tuple(dataclasses.replace(one, map=map_) for one, map_ in zip(lift, wider, strict=True))
 
 
@@ -135,4 +134,4 @@ def _unfilled(found: Found, tolerance: float, n: int, m: int):
     state, matrix, u, v, violation = jax.device_get((found.state, *settled))
     u, v = u[:n], v[:m]
     state = dataclasses.replace(state, plan=state.plan[:n, :m], quadratic=state.quadratic[:n, :m], u=u, v=v)
-    return state, jnp.asarray(matrix[:n, :m]), jnp.asarray(u), jnp.asarray(v), float(violation)
+    return state, *map(jax.device_put, (matrix[:n, :m], u, v)), float(violation)

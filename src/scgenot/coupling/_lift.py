@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scgenot._blocks import matmul
+from scgenot._sizes import pad_with, padded_size
 from scgenot.costs import Anchored, Cost
 from scgenot.coupling.quadratic._pairs import PairProfile
 
@@ -67,17 +68,24 @@ class Lift:
         shared: Float[Array | np.ndarray, "n s"] | None = None,
     ) -> Float[Array, "n f"]:
         """Return the features of cells, block by block."""
-        blocks = []
+        cells, blocks = np.asarray(cells), []
+        # Cells and anchors are padded outside of JAX, so that another number of either compiles nothing.
+        anchors = padded_size(self.map.shape[0])
+        map_ = pad_with(self.map, anchors, 0.0)
+        mass = None if self.mass is None else pad_with(self.mass, anchors, 0.0)
         for start in range(0, len(cells), _BLOCK):
             block = cells[start : start + _BLOCK]
-            parts = _bilinear(jnp.asarray(self.anchored(block)) / self.scale, self.map, self.mass, self.offset)
+            costs = self.anchored(block) / np.float32(self.scale)
+            costs = np.pad(costs, ((0, padded_size(len(block)) - len(block)), (0, anchors - costs.shape[1])))
+            parts = np.asarray(_bilinear(costs, map_, mass, self.offset))[: len(block)]
             if self.mass is not None and self.one_first:
                 parts = parts[:, np.r_[: self.map.shape[1], self.map.shape[1] + 1, self.map.shape[1]]]
             if self.weight is not None:
                 own = self.shared_features(block, None if shared is None else shared[start : start + _BLOCK])
-                parts = jnp.concatenate([parts, jnp.full((len(own), 1), self.weight), own], axis=1)
+                weight = np.full((len(own), 1), self.weight, np.float32)
+                parts = np.concatenate([parts, weight, np.asarray(own)], axis=1)
             blocks.append(parts)
-        return jnp.concatenate(blocks)
+        return jax.device_put(np.concatenate(blocks))
 
     def swapped(self) -> Lift:
         """Return the same lift: it does not depend on which side is the source."""
@@ -85,7 +93,7 @@ class Lift:
 
     def shared_features(self, cells, shared) -> Float[Array, "n s"]:
         """Return the shared features: the user's, or those by what is known of pairs."""
-        return jnp.asarray(shared, jnp.float32) if self.profile is None else self.profile(cells)
+        return jax.device_put(np.asarray(shared, np.float32)) if self.profile is None else self.profile(cells)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +186,8 @@ def lifts(
         return np.abs((seen_x @ map_x) @ (seen_y @ map_y).T - wanted).max()
 
     found = _truncated(costs_x @ from_target, _ERROR * epsilon, error)
-    map_x, map_y = (jnp.asarray(one, jnp.float32) for one in maps(*found))
-    mass_x, mass_y = (jnp.asarray(2.0 * alpha * plan.sum(axis=axis), jnp.float32) for axis in (1, 0))
+    map_x, map_y = (jax.device_put(np.asarray(one, np.float32)) for one in maps(*found))
+    mass_x, mass_y = (jax.device_put(np.asarray(2.0 * alpha * plan.sum(axis=axis), np.float32)) for axis in (1, 0))
     return (
         Lift(anchored[0], scales[0], map_x, mass_x, offset),
         Lift(anchored[1], scales[1], map_y, mass_y, 0.0, True),
@@ -221,5 +229,5 @@ def anchor_lifts(
     Between two other cells the cost is that of the Nystroem approximation: ``c(x, .) W^-1 c(., y)``, W among anchors.
     """
     left, values, right = _truncated(within / scale, _ERROR * epsilon)
-    to_source, to_target = (jnp.asarray(side / np.sqrt(values), jnp.float32) for side in (right, left))
+    to_source, to_target = (jax.device_put(np.asarray(side / np.sqrt(values), np.float32)) for side in (right, left))
     return Lift(anchored, scale, to_source), Lift(anchored, scale, to_target)

@@ -105,7 +105,7 @@ def minibatch_coupling(
             f"`cost`={cost.name!r} is a cost over the whole population, which a batch does not see. Use coupling='global'."
         )
     scale = cost_scale(cost, source, target, config.scale_cost)
-    return MinibatchCoupling(a, b, config, jnp.asarray(source), jnp.asarray(target), cost, scale)
+    return MinibatchCoupling(a, b, config, source, target, cost, scale)
 
 
 @partial(jax.jit, static_argnames=("cost", "resample"))

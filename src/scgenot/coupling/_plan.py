@@ -76,10 +76,10 @@ def top_k(geometry: Geometry, h: Float[Array, " m"], r: Float[Array, " n"], k: i
 
 
 def _flat(values, m: int) -> Float[Array, "m f"]:
-    values = jnp.asarray(values, jnp.float32)
+    values = np.asarray(values, np.float32)
     if values.ndim < 1 or len(values) != m:
         raise ValueError(f"`values` must hold one row for each of the {m} cells, got shape {values.shape}.")
-    return values.reshape(m, -1)
+    return jax.device_put(values.reshape(m, -1))
 
 
 def _blocked(geometry: Geometry, h: Float[Array, " m"], visit, start, other: Geometry | None = None):

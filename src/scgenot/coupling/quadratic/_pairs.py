@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -47,11 +47,12 @@ class PairProfile:
         cells = np.ascontiguousarray(cells, np.float32)
         none = np.zeros(_CODE_LENGTH, np.float32)
         codes = np.stack([self.members.get(row.tobytes(), none) for row in cells])
-        return jnp.concatenate([self.costs(cells), jnp.asarray(self.length * codes, jnp.float32)], axis=1)
+        costs, codes = np.asarray(self.costs(cells)), np.asarray(self.length * codes, np.float32)
+        return jax.device_put(np.concatenate([costs, codes], axis=1))
 
     def costs(self, cells: Float[Array | np.ndarray, "n d"]) -> Float[Array, "n k"]:
         """Return the scaled costs to the members of the pairs."""
-        return jnp.asarray(self.anchored(cells) / self.scale, jnp.float32)
+        return jax.device_put(np.asarray(self.anchored(cells) / self.scale, np.float32))
 
 
 def pair_profiles(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -49,12 +49,12 @@ class Side:
         chosen = np.arange(len(cells))
         if len(cells) > config.landmarks:
             chosen, own = weighted_subset(rng, weights, config.landmarks)
-            weights = jnp.asarray(own, jnp.float32)
+            weights = jax.device_put(np.asarray(own, np.float32))
         anchored = cost.fit(np.asarray(cells), chosen)
-        within = np.asarray(anchored(cells[chosen]))
+        within = np.asarray(anchored(np.asarray(cells)[chosen]))
         check_symmetric(cost.name, within)
         scale = matrix_scale(within, config.scale_cost)
-        return cls(cells, chosen, weights, anchored, jnp.asarray(within / scale, jnp.float32), scale)
+        return cls(cells, chosen, weights, anchored, jax.device_put(np.asarray(within / scale, np.float32)), scale)
 
 
 @dataclasses.dataclass(frozen=True)
