@@ -24,7 +24,7 @@ HOUSE = (
     ("pl",),
     ("__main__", "_commands", "_demo", "_demo_perturbation"),
 )
-SHARED = {"_messages", "_rng", "_version"}
+SHARED = {"_messages", "_progress", "_rng", "_version"}
 FLOORS = dict.fromkeys(SHARED, frozenset()) | {
     room: frozenset(name for below in HOUSE[:number] for name in below) | (set(floor) if "__main__" in floor else set())
     for number, floor in enumerate(HOUSE)
