@@ -245,15 +245,15 @@ def test_what_is_not_there_gets_an_answer(clouds, plain_calls):
 
 def test_starts_are_chosen_at_a_small_epsilon_and_followed_to_a_large_one(shape_and_copy):
     source, target, partner = shape_and_copy
-    sharp, soft = (solve(source, target, dataclasses.replace(EUCLIDEAN, epsilon=one)) for one in (0.002, 0.05))
+    less, soft = (solve(source, target, dataclasses.replace(EUCLIDEAN, epsilon=one)) for one in (0.02, 0.05))
     polished = [start for start in soft.diagnostics.starts if start.polished]
     assert polished[0].sharp == min(start.sharp for start in polished)
     # Where they are chosen does not depend on what is asked for.
-    assert polished[0].sharp == pytest.approx(sharp.diagnostics.starts[0].sharp, rel=0.02)
-    assert soft.diagnostics.objective > 1.5 * sharp.diagnostics.objective and soft.diagnostics.converged
+    assert polished[0].sharp == pytest.approx(less.diagnostics.starts[0].sharp, rel=1e-4)
+    assert soft.diagnostics.objective > less.diagnostics.objective > polished[0].sharp and soft.diagnostics.converged
     plan = plan_of(soft)
     assert foscttm(plan @ target / plan.sum(axis=1, keepdims=True), target[partner]) < 0.1
-    assert soft.diagnostics.effective_targets > 3 * sharp.diagnostics.effective_targets
+    assert soft.diagnostics.effective_targets > 1.5 * less.diagnostics.effective_targets
 
 
 def test_limits_act(shape_and_copy):

@@ -26,10 +26,10 @@ def test_what_is_written_is_the_scan_of_these_cells(adata, tmp_path):
 
 def test_two_modalities_are_a_quadratic_problem(capsys):
     rng = np.random.default_rng(0)
-    cells = (rng.gamma(1.5, size=(80, 3)) * [2.0, 1.0, 0.5]).astype(np.float32)
-    names = [f"cell{i}" for i in range(80)]
+    cells = (rng.gamma(1.5, size=(200, 3)) * [2.0, 1.0, 0.5]).astype(np.float32)
+    names = [f"cell{i}" for i in range(200)]
     mods = {
-        name: ad.AnnData(np.zeros((80, 1), np.float32), obsm={"X_pca": cells @ turn})
+        name: ad.AnnData(np.zeros((200, 1), np.float32), obsm={"X_pca": cells @ turn})
         for name, turn in (("rna", np.eye(3, dtype=np.float32)), ("atac", np.eye(3, 5, dtype=np.float32)))
     }
     for one in mods.values():
