@@ -65,7 +65,7 @@ def test_another_number_of_cells_compiles_nothing(dense, plain_calls):
 
 @pytest.mark.parametrize("taus", [(1.0, 1.0), (0.9, 0.8)])
 def test_padding_changes_nothing(taus, monkeypatch, plain_calls):
-    import scgenot._blocks
+    from scgenot import _sizes
     from scgenot.sinkhorn import _geometry, _groups
 
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_padding_changes_nothing(taus, monkeypatch, plain_calls):
     plans = []
     for exact in (False, True):
         if exact:
-            for module in (scgenot._blocks, _geometry, _groups):
+            for module in (_sizes, _geometry, _groups):
                 monkeypatch.setattr(module, "padded_size", lambda n: n)
         geometry = Geometry(x, y, 1.0 / 0.6, COST).stored()
         found = solve_potentials(geometry, a, b, config, key=jax.random.key(0))
@@ -88,11 +88,11 @@ def test_padding_changes_nothing(taus, monkeypatch, plain_calls):
     assert np.abs(plans[0] - plans[1]).sum() < 1e-5
 
 
-@pytest.mark.parametrize("n", [1, 31, 33, 100, 1000, 2049, 5000, 100_000])
+@pytest.mark.parametrize("n", [1, 31, 512, 513, 2048, 2049, 5000, 16_384, 16_385, 100_000])
 def test_sizes_are_few_and_waste_is_bounded(n):
-    from scgenot._blocks import padded_size
+    from scgenot._sizes import padded_cells, padded_size
 
-    size = padded_size(n)
-    assert size >= n and padded_size(size) == size
-    assert n <= 32 or size < 1.5 * n
-    assert n <= 2048 or size <= 1.125 * n
+    for ladder in (padded_size, padded_cells):
+        assert ladder(n) >= n and ladder(ladder(n)) == ladder(n)
+    assert padded_size(n) <= 2048 if n <= 2048 else padded_size(n) <= 1.25 * n
+    assert n <= 16_384 or padded_size(n) <= 1.125 * n

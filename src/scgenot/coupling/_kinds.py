@@ -18,6 +18,12 @@ class _Options:
         """Check the options."""
         check_options(dataclasses.asdict(self))
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Options that differ from their defaults, by name."""
+        fields = dataclasses.fields(self)
+        return {one.name: getattr(self, one.name) for one in fields if getattr(self, one.name) != one.default}
+
 
 @dataclasses.dataclass(frozen=True)
 class Global(_Options):

@@ -13,7 +13,7 @@ from anndata import AnnData
 from jaxtyping import Int
 
 from scgenot._messages import one_of
-from scgenot.coupling import Coupling, available_couplings
+from scgenot.coupling import Coupling, CouplingKind, Kind, kind_with_options
 from scgenot.data import POPULATIONS, Data, PopulationSpec, joined_rows, representation_names, select_rows
 from scgenot.flow import TargetRegions
 from scgenot.methods import Method
@@ -75,7 +75,7 @@ class TransportModel(BaseModelClass):
         tau_source: float = 1.0,
         tau_target: float = 1.0,
         alpha: float = 0.5,
-        coupling: str = "global",
+        coupling: CouplingKind | Kind = "global",
         method_config: Any = None,
         registry: dict | None = None,
         **coupling_options: Any,
@@ -84,12 +84,9 @@ class TransportModel(BaseModelClass):
         self._spec = PopulationSpec.from_arguments(self.registry_["setup_args"])
         self._problem = choose_problem(problem, self._spec)
         chosen = {"cost": cost, "epsilon": epsilon, "tau_source": tau_source, "tau_target": tau_target, "alpha": alpha}
-        self._coupling_config = coupling_config(
-            self._problem, self._spec, chosen | coupling_options, type(self).__name__
-        )
-        if coupling not in available_couplings(self._problem):
-            raise ValueError(one_of("coupling", coupling, available_couplings(self._problem)))
-        self._coupling_kind = coupling
+        config = coupling_config(self._problem, self._spec, chosen | coupling_options, type(self).__name__)
+        kind = kind_with_options(coupling, self._problem, config.options)
+        self._coupling_kind, self._coupling_config = kind.name, dataclasses.replace(config, **kind.chosen)
         stats = self.summary_stats
         self._method = self.method_class(
             source_dim=int(stats.n_source_features),

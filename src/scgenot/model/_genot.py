@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from scgenot.coupling import CouplingKind, Kind
 from scgenot.data import Data
 from scgenot.flow import FlowConfig
 from scgenot.methods import GENOTSolver
@@ -74,7 +75,7 @@ class GENOT(TransportModel):
         tau_source: float = 1.0,
         tau_target: float = 1.0,
         alpha: float = 0.5,
-        coupling: str = "global",
+        coupling: CouplingKind | Kind = "global",
         flow_config: FlowConfig | None = None,
         registry: dict | None = None,
         **coupling_options: Any,

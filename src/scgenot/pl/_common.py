@@ -18,6 +18,7 @@ from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
 
 from scgenot._messages import did_you_mean
+from scgenot.data import category_mask
 
 GREY = "#d9d9d9"
 SOURCE_COLOR, TARGET_COLOR = "#3b6fb6", "#c9892b"
@@ -109,19 +110,6 @@ def population_mask(adata: AnnData, params: dict[str, Any], side: str) -> Bool[n
     if key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=bool)
     return category_mask(adata.obs[key], params[side])
-
-
-def category_mask(column: pd.Series, name: str) -> Bool[np.ndarray, " n"]:
-    """Return where a column has the category that results call `name`; days may be 4, 4.0 or "4" in another file."""
-    values = column.astype(object)
-    exact = (values.notna() & (values.astype(str) == str(name))).to_numpy()
-    if exact.any():
-        return exact
-    try:
-        number = float(name)
-    except ValueError:
-        return exact
-    return (pd.to_numeric(values, errors="coerce") == number).to_numpy()
 
 
 def natural(name: object) -> list[tuple[int, float, str]]:

@@ -17,6 +17,7 @@ from mudata import MuData, read_h5mu
 from scgenot._messages import one_of
 from scgenot._version import __version__
 from scgenot.costs import resolve_cost_pair
+from scgenot.coupling import KINDS, OPTIONS
 from scgenot.data import POPULATIONS, Data, PopulationSpec, check_category
 from scgenot.flow import Stopped
 from scgenot.model._problem import coupling_options
@@ -244,6 +245,8 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
     else:
         # Of before growth was learned: where a marginal was relaxed, its growth is not known.
         guess = ["kept" if options[f"tau_{side}"] == 1.0 else "unknown" for side in POPULATIONS]
+        # These held every option of every kind.
+        options = {name: value for name, value in options.items() if name not in OPTIONS} | _chosen(options)
         state = {"config": content["flow"], "marginal_kinds": content.get("marginal_kinds", guess)}
         state |= {f"{side}_dim": stats[f"n_{side}_features"] for side in POPULATIONS}
     if any(state[f"{side}_dim"] != stats[f"n_{side}_features"] for side in POPULATIONS):
@@ -268,6 +271,12 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
         coupling=[dict(row) for row in content["coupling"]],
         cells=content.get("cells"),
     )
+
+
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a kind of coupling that differ from their defaults."""
+    fields = dataclasses.fields(KINDS[options["coupling"]])
+    return {one.name: options[one.name] for one in fields if options.get(one.name, one.default) != one.default}
 
 
 def _names(saved: Any) -> list[str] | None:
