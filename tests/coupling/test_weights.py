@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from scgenot._sampling import choose, cumulative_table, padded_size, systematic, weighted_subset
+from scgenot._sampling import choose, cumulative_table, systematic, weighted_subset
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling import CouplingConfig
 from scgenot.coupling.quadratic._sides import Side
@@ -81,10 +81,3 @@ def test_choice_skips_cells_without_weight():
     assert (drawn == 3).mean() == pytest.approx(2 / 3, abs=0.05)
     drawn = systematic(np.random.default_rng(0), np.array([0.0, 1.0, 0.0, 2.0, 0.0]), (2, 300))
     assert [np.sum(drawn[0] == k) for k in range(5)] == [0, 100, 0, 200, 0]
-
-
-def test_sizes_on_the_ladder():
-    sizes = [padded_size(n) for n in range(1, 5000)]
-    assert all(size >= n for n, size in enumerate(sizes, 1))
-    assert all(size <= 1.25 * n for n, size in enumerate(sizes[16:], 17))
-    assert len(set(sizes)) < 40
