@@ -6,7 +6,7 @@ import warnings
 
 from benchmarks import couplings
 from benchmarks._common import parser, report
-from benchmarks.couplings import gaussians, geodesic, modalities, relaxed, sizes, variance
+from benchmarks.couplings import epsilons, gaussians, geodesic, modalities, relaxed, sizes, variance
 
 SECTIONS = {
     "gaussians": lambda options: gaussians.run(options.seeds),
@@ -15,6 +15,7 @@ SECTIONS = {
     "snareseq": lambda options: modalities.snareseq(options.seeds),
     "variance": lambda options: variance.run(options.fits),
     "swissroll": lambda options: geodesic.swissroll(options.seeds),
+    "epsilons": lambda options: epsilons.run(range(options.seeds), 256, 100),
     "larry": lambda options: geodesic.larry(),
     "sizes": lambda options: sizes.run(options.linear_cells, options.quadratic_cells),
 }

@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 from scgenot._messages import check_count, check_positive, one_of
 from scgenot._progress import SILENT, Progress
 from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._inputs import checked_cells
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._scan_cells import FEWEST, check_sides, normalised, some_rows
 from scgenot.coupling._solve import solve_coupling

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._base import StartReport
 from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._kinds import LowRank
 from scgenot.coupling._lift import Lift, anchor_lifts, lifted_cost
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling.quadratic._sides import Side
@@ -82,7 +83,7 @@ def lowrank_coupling(
             f"low-rank couplings need at least 2 cells a side, got {len(source)} in `source` and {len(target)} in `target`. "
             "Use coupling='global'."
         )
-    rank = min(config.rank, len(source) // 2, len(target) // 2)
+    rank = min(config.rank or LowRank.rank, len(source) // 2, len(target) // 2)
     problem = QuadraticProblem(*geometries, a=a, b=b)
     found, reports = [], []
     for name, initializer in zip(_STARTS, _initializers(rank), strict=True):

