@@ -39,7 +39,7 @@ def test_plain_cost_to_anchors_is_the_cost(name, cells):
 def test_plain_cost_in_blocks(rng, monkeypatch):
     from scgenot.costs import _cost
 
-    monkeypatch.setattr(_cost, "_ENTRIES", 7 * 40)
+    monkeypatch.setattr(_cost, "rows_per_block", lambda entries: 7)
     cells = rng.normal(size=(40, 3)).astype(np.float32)
     found = resolve_cost("euclidean").fit(cells, np.arange(40))(cells)
     np.testing.assert_allclose(found, cdist(cells, cells), atol=1e-3)
@@ -54,7 +54,7 @@ def test_equal_costs_are_compiled_once(cells, monkeypatch):
         traced.append(1)
         return jnp.abs(x - y).sum()
 
-    monkeypatch.setattr(_cost, "_ENTRIES", 8 * 6)
+    monkeypatch.setattr(_cost, "rows_per_block", lambda entries: 8)
     for cost in (resolve_cost(manhattan), resolve_cost(manhattan)):
         found = cost.fit(cells, np.arange(6))(cells)
         np.testing.assert_allclose(found, cdist(cells, cells[:6], "cityblock"), rtol=1e-5)
@@ -140,7 +140,7 @@ def test_scale_of_a_matrix_in_blocks(rng, monkeypatch):
     from scgenot.costs import _scale
 
     costs = rng.normal(size=(40, 9))
-    monkeypatch.setattr(_scale, "_ENTRIES", 63)
+    monkeypatch.setattr(_scale, "rows_per_block", lambda entries: 63 // entries)
     assert matrix_scale(costs) == pytest.approx(np.abs(costs).mean())
 
 

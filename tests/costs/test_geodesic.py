@@ -194,7 +194,7 @@ def test_many_new_cells_in_blocks(cells, rng, monkeypatch):
         whole = cost.fit(cells, np.arange(9))(new)
         with monkeypatch.context() as patch:
             for module in (_geodesic, _graph):
-                patch.setattr(module, "_ENTRIES", 300)
+                patch.setattr(module, "rows_per_block", lambda entries: max(1, 300 // entries))
             np.testing.assert_allclose(cost.fit(cells, np.arange(9))(new), whole, rtol=1e-6)
 
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from scgenot.costs import resolve_cost
-from scgenot.coupling import CouplingConfig
-from scgenot.sinkhorn._blocked import refine_potentials, solve_potentials
-from scgenot.sinkhorn._geometry import Geometry
+from scgenot.sinkhorn import Geometry, SinkhornConfig, refine_potentials, solve_potentials
 
 N, M, LANDMARKS = 300, 240, 60
 
@@ -39,7 +37,7 @@ def plan_of(problem, potentials):
 
 @pytest.mark.parametrize("taus", [(1.0, 1.0), (0.9, 0.8)])
 def test_enough_sweeps_reach_the_plan_between_all_cells(problem, taus):
-    config = CouplingConfig(epsilon=0.2, scale_cost=1.0, tolerance=1e-4, tau_source=taus[0], tau_target=taus[1])
+    config = SinkhornConfig(epsilon=0.2, tolerance=1e-4, tau_source=taus[0], tau_target=taus[1])
     found = from_landmarks(problem, config)
     whole = solve_potentials(*problem, config, key=jax.random.key(0))
     assert found.converged and found.violation <= 1e-4
@@ -48,7 +46,7 @@ def test_enough_sweeps_reach_the_plan_between_all_cells(problem, taus):
 
 @pytest.mark.parametrize("sweeps", [1, 3])
 def test_no_more_sweeps_than_allowed_and_their_violation_is_told(problem, sweeps):
-    config = CouplingConfig(epsilon=0.2, scale_cost=1.0, tolerance=1e-7, max_iterations=sweeps)
+    config = SinkhornConfig(epsilon=0.2, tolerance=1e-7, max_iterations=sweeps)
     found = from_landmarks(problem, config)
     assert found.iterations == sweeps
     # What is told was seen before the last correction of the columns, so it bounds what is left.

@@ -19,11 +19,15 @@ class KnownPairs(Coupling):
 
     def __init__(self, partner, *, growth=None):
         self.partner = np.atleast_2d(np.asarray(partner, np.int32))
-        self.blocks = np.ndim(partner) == 2
+        self.several = np.ndim(partner) == 2
         n = self.partner.shape[1]
         self.prior = np.full(n, 1 / n, np.float32)
         self.growth = np.ones(n, np.float32) if growth is None else np.asarray(growth, np.float32)
         self.kinds = ("kept" if growth is None else "relaxed", "kept")
+
+    @property
+    def blocks(self):
+        return len(self.partner)
 
     @property
     def source_marginal(self):
@@ -54,7 +58,7 @@ class KnownPairs(Coupling):
             i = rng.integers(0, self.partner.shape[1], (steps, batch_size)).astype(np.int32)
             block = rng.integers(0, len(self.partner), i.shape).astype(np.int32)
             pair = i, self.partner[block, i]
-            yield (*pair, block) if self.blocks else pair
+            yield (*pair, block) if self.several else pair
 
     def swapped(self):
         return KnownPairs(np.argsort(self.partner[0]))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
-from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, solve_coupling
+from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
 from scgenot.flow._path import NoiseToTarget
 from scgenot.flow._result import TrainResult

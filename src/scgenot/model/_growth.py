@@ -66,17 +66,21 @@ def knows_growth(model: TransportModel, population: Literal["source", "target"] 
 def _of_training_cells(model: TransportModel, cells: Cells, population: str) -> Float[np.ndarray, " n"] | None:
     """Return the plan's own growth of cells, NaN for those that did not train; ``None`` if it is not known of any.
 
-    It is known of the model's own data, as long as the training cells have the features that they were trained with.
+    It is known of the data that it was trained on, or of a copy: the rows of training cells hold the features of these.
     """
     place = getattr(model._spec, population)
-    if model._training is None or model.adata is None or cells.adata is not place.cells(model.adata):
+    if model._training is None:
         return None
     learned = model._method.training_growth(population)
     side = POPULATIONS.index(population)
     rows = model._training.train_rows[side]
-    if learned is None or len(learned) != len(rows):
+    if learned is None or len(learned) != len(rows) or rows.max() >= cells.adata.n_obs:
         return None
-    values = read_representation(cells.adata, place.rep, rows, f"{population}_rep", place)
+    try:
+        values = read_representation(cells.adata, place.rep, rows, f"{population}_rep", place)
+    except (KeyError, ValueError):
+        # Other cells, in which these rows need not even be finite.
+        return None
     if digest_of(values) != model._training.digests[side]:
         return None
     everywhere = np.full(cells.adata.n_obs, np.nan, np.float32)

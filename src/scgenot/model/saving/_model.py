@@ -234,6 +234,10 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
         if arguments.get("population_key") is not None:
             check_category(side, arguments[side])
     stats = {str(name): value for name, value in content["summary_stats"].items()}
+    if missing := [
+        f"n_{side}_{what}" for side in POPULATIONS for what in ("cells", "features") if f"n_{side}_{what}" not in stats
+    ]:
+        raise ValueError(f"`summary_stats` lacks {missing[0]!r}")
     if any(not isinstance(value, int) or not 0 <= value < _MOST_FEATURES for value in stats.values()):
         raise ValueError(f"`summary_stats` must hold numbers of cells and features, got {stats}")
     options = dict(content["init"])
