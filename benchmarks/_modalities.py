@@ -141,7 +141,7 @@ def all_scores(model: scgenot.GENOT, one: Task) -> dict[str, float]:
     target = one.mdata["target"].obsm["X_rep"]
     rows = np.arange(len(samples))
     probabilities = model.get_label_probabilities(
-        "label", source_cells(one.held.source), target=one.mdata, indices=rows
+        source_cells(one.held.source), label_key="label", target=one.mdata, indices=rows
     )
     probable = probabilities.columns.to_numpy()[probabilities.to_numpy().argmax(axis=1)]
     return (

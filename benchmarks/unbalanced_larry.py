@@ -90,7 +90,7 @@ def larry(options) -> tuple[pd.DataFrame, str]:
                     eta = np.asarray(model.coupling_.source_marginal) * early.sum()
                     plan.append(judged(late_types[drawn].mean(axis=1)[known], truth, eta[known], undecided))
                     plan[-1] |= expansion(eta) if tau < 1 else {}
-                found = model.get_label_probabilities("cell_type", n_neighbors=1)
+                found = model.get_label_probabilities(label_key="cell_type", n_neighbors=1)
                 found = found.reindex(columns=names, fill_value=0.0).to_numpy()
                 eta = model.get_growth()
                 learned.append(judged(found[known], truth, eta[known], undecided))

@@ -99,8 +99,8 @@ scgenot.pl.transport(adata, n_arrows=120)
 plt.show()
 
 # %% [markdown]
-# The uncertainty (cos-var) is the variance of the angle between a cell's samples and their mean. Cells in the middle of a
-# population with one clear counterpart have little of it; cells between two fates, and cells of rare types, have more.
+# The uncertainty says over how much of the stimulated population a cell's samples are spread: 0 is one region of it, 1 is
+# everywhere. Cells with one clear counterpart have little of it; cells between two fates have more.
 
 # %%
 scgenot.pl.uncertainty(adata, groupby="cell_type")
