@@ -20,7 +20,7 @@ def draw(results: Path, picture: Path) -> None:
     """Draw what the demo wrote to the folder `results`."""
     adata = ad.read_h5ad(results / "transported.h5ad")
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
-    scgenot.pl.transport(adata, ax=axes[0], n_arrows=60)
+    scgenot.pl.transport(adata, ax=axes[0], n_arrows=25)
     axes[0].set_title("monocytes and where they would go")
     scgenot.pl.uncertainty(adata, ax=axes[1])
     axes[1].set_title("how sure that is")

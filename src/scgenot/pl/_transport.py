@@ -127,7 +127,7 @@ def transport(
         style = {"cmap": cmap}
     else:
         how, style = (), {"color": [colors.get(name, GREY) for name in bundles.commonest(shown.iloc[moved])]}
-    ax.scatter(*start.T, s=4 * size * (1 + 12 * bundles.share), color="black", alpha=0.5, linewidths=0)
+    ax.scatter(*start.T, s=size * (1 + 12 * bundles.share), color="black", alpha=0.5, linewidths=0)
     arrows = ax.quiver(
         *start.T, *(end - start).T, *how, angles="xy", scale_units="xy", scale=1, width=0.0045, headwidth=4.5, **style
     )
