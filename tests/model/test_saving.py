@@ -290,7 +290,7 @@ def test_costs_and_options_come_back(ready, tmp_path):
         tau_source=0.9,
         scale_cost=2.0,
         coupling="minibatch",
-        n_draws=7,
+        max_iterations=70,
     )
     model.save(tmp_path / "model")
     loaded = GENOT.load(tmp_path / "model")
