@@ -201,13 +201,13 @@ def test_fused_models_train_validate_save_and_reverse(tie, tmp_path):
 
 def test_held_out_cells_with_given_costs():
     mdata = make_mdata()
-    model = build(mdata, setup={"source_distances": "far", "target_distances": "far"})
+    # The populations are drawn apart: at a smaller epsilon their plan does not settle, and rounding decides.
+    model = build(mdata, setup={"source_distances": "far", "target_distances": "far"}, epsilon=0.02)
     model.train(**FEW)
-    assert np.isfinite(model.history["validation_loss"]).all(axis=None)
-    plain = build(make_mdata())
+    assert (
+        np.isfinite(model.history["validation_loss"]).all(axis=None) and model.coupling_summary()["converged"].iloc[0]
+    )
+    plain = build(make_mdata(), epsilon=0.02)
     plain.train(**FEW)
-    # The matrices are the Euclidean distances that a plain model computes, but for rounding: it moves a few of the drawn targets.
-    mean = lambda one: one.get_transported_mean(n_samples=50)
-    apart = np.abs(mean(model) - mean(plain)).mean()
-    shuffled = np.abs(mean(model) - mean(plain)[::-1]).mean()
-    assert apart < 0.1 * shuffled
+    # The matrices are the Euclidean distances that a plain model computes.
+    np.testing.assert_allclose(model.sample(n_samples=2), plain.sample(n_samples=2), atol=1e-3)
