@@ -334,6 +334,8 @@ def test_split_panels_of_real_cells_find_each_other():
     plan = plan_of(found)
     transported = plan @ second[shuffle] / plan.sum(axis=1, keepdims=True)
     assert foscttm(transported, second) < 0.08
+    by_name = {start.start: start.objective for start in found.diagnostics.starts}
+    assert found.diagnostics.objective < by_name["product"]
     # The optimum of most starts is another one, and worse.
     others = [start.objective for start in found.diagnostics.starts if start.polished and start.overlap < 0.8]
     assert others and found.diagnostics.objective < min(others)

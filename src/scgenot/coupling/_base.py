@@ -24,8 +24,8 @@ class StartReport:
     start
         Name of the start.
     objective
-        Value reached, in units of the scaled costs; for starts that were not followed to the end a rough one, by few
-        directions of the costs.
+        Value reached, in units of the scaled costs: of a start that came to the plan of a better one, that of the better one;
+        NaN for starts that were not followed to the end.
     iterations
         Linearisations at the final epsilon; 0 for starts that were not followed that far.
     plan_change
@@ -37,7 +37,8 @@ class StartReport:
     overlap
         Share of the mass that its plan has in common with the chosen one; NaN for starts that were not followed to the end.
     sharp
-        Value reached at the small epsilon at which starts are compared: the chosen one has the lowest.
+        Value reached at the small epsilon at which starts are compared: of those that were followed, the chosen one has the
+        lowest. Of the others a rough value, by few directions of the costs.
     """
 
     start: str

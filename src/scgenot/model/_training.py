@@ -336,7 +336,7 @@ def coupling_summary(model: TransportModel) -> pd.DataFrame:
     -------
     Columns as in :class:`scgenot.coupling.Diagnostics`: objective, scale of the cost, epsilon, iterations,
     marginal violation, mass, effective number of targets a source cell, converged or not. For quadratic problems also as
-    in :class:`scgenot.coupling.StartReport`; objectives of starts that were not followed to the end are rough ones.
+    in :class:`scgenot.coupling.StartReport`; the objective is NaN for starts that were not followed to the end.
 
     Raises
     ------

@@ -58,6 +58,8 @@ class _Start:
     iterations: int = 0
     converged: bool = False
     polished: bool = False
+    # The polished start whose plan it has; itself if it was polished, `None` if nobody followed it to the end.
+    followed: _Start | None = None
 
 
 def search(
@@ -135,9 +137,10 @@ def _distinct(starts: list[_Start]) -> list[_Start]:
     """Return the best few starts that really differ."""
     kept: list[_Start] = []
     for start in starts:
-        again = any(_overlap(start.state, other.state) > _SAME_PLAN for other in kept)
-        if not again and len(kept) < _POLISHED:
+        start.followed = next((other for other in kept if _overlap(start.state, other.state) > _SAME_PLAN), None)
+        if start.followed is None and len(kept) < _POLISHED:
             kept.append(start)
+            start.followed = start
     return kept
 
 
@@ -156,20 +159,22 @@ def _follow(start: _Start, whole: QuadraticProblem, sharp: float, limits: Limits
 
 def _reports(starts: list[_Start], winner: _Start) -> tuple[StartReport, ...]:
     best = np.asarray(winner.state.plan)
-    order = sorted(starts, key=lambda one: (one is not winner, not one.polished, _value(one.state)))
-    return tuple(
-        StartReport(
+
+    def report(one: _Start) -> StartReport:
+        end = one.followed
+        return StartReport(
             one.name,
-            _value(one.state),
+            float("nan") if end is None else _value(end.state),
             one.iterations,
             float(one.state.change),
             one.polished,
             one.converged,
             1.0 - 0.5 * float(np.abs(np.asarray(one.state.plan) - best).sum()) if one.polished else float("nan"),
-            one.sharp if one.polished else one.rough,
+            one.rough if end is None else end.sharp,
         )
-        for one in order
-    )
+
+    order = sorted(starts, key=lambda one: (one is not winner, not one.polished, _value((one.followed or one).state)))
+    return tuple(map(report, order))
 
 
 def _overlap(one: QuadraticState, other: QuadraticState) -> float:
