@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 
 from scgenot._messages import check_count, check_positive, one_of
 from scgenot._progress import SILENT, Progress
+from scgenot._sampling import host_rng
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells
 from scgenot.coupling._potential import PotentialCoupling
@@ -127,7 +128,7 @@ def scan_epsilons(
     check_sides(
         {name: (*one, None) for name, one in zip(("source", "target"), zip(cells, weights, strict=True), strict=True)}
     )
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    rng = host_rng(key)
     rows = [some_rows(rng, len(one), max_cells) for one in cells]
     weights = [
         normalised(one, chosen, name) for one, chosen, name in zip(weights, rows, ("source", "target"), strict=True)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scgenot._progress import Progress
+from scgenot._sampling import host_rng
 from scgenot.costs import AnchoredCost, Precomputed, cost_scale, is_symmetric, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._given_costs import given_costs
@@ -81,7 +82,7 @@ def _anchored(
     joint = np.concatenate([np.asarray(source), np.asarray(target)])
     anchors = np.arange(len(joint))
     if len(joint) > 2 * config.landmarks:
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        rng = host_rng(key)
         anchors = np.sort(rng.choice(len(joint), 2 * config.landmarks, replace=False))
     fitted = cost.fit(joint, anchors)
     within = np.asarray(fitted(joint[anchors]))

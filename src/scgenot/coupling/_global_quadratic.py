@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._progress import SILENT, Progress
+from scgenot._sampling import host_rng
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift, lifted_cost, lifts
@@ -66,7 +67,7 @@ def quadratic_coupling(
     -------
     The coupling, with a report of each start in its diagnostics.
     """
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    rng = host_rng(key)
     costs = resolve_cost_pair(config.cost)
     sides = [Side.of(rng, *side, cost, config) for side, cost in zip(((source, a), (target, b)), costs, strict=True)]
     left, right = sides

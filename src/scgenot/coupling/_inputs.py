@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot._blocks import not_finite
+
 
 def checked_cells(name: str, cells: Any) -> Float[Array, "n d"]:
     """Return cells as a float32 array.
@@ -22,12 +24,9 @@ def checked_cells(name: str, cells: Any) -> Float[Array, "n d"]:
         raise ValueError(
             f"`{name}` must be a cells x features array with at least one of each, got shape {array.shape}."
         )
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    if found := not_finite(array):
         raise ValueError(
-            f"`{name}` has NaN or inf in {len(bad)} of {len(array)} rows (rows {shown}). Drop these cells first."
+            f"`{name}` has NaN or inf in {found[0]} of {len(array)} rows (rows {found[1]}). Drop these cells first."
         )
     return jax.device_put(np.asarray(array, np.float32))
 

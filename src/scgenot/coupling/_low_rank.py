@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot._blocks import matmul
+from scgenot._sampling import host_rng
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._base import StartReport
 from scgenot.coupling._config import CouplingConfig
@@ -70,7 +70,7 @@ def lowrank_coupling(
             f"`tau_source`={config.tau_source:g} and `tau_target`={config.tau_target:g}: low-rank couplings are balanced. "
             "Set both to 1, or use coupling='global'."
         )
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    rng = host_rng(key)
     costs = resolve_cost_pair(config.cost)
     sides = [Side.of(rng, *side, cost, config) for side, cost in zip(((source, a), (target, b)), costs, strict=True)]
     lifts = [
@@ -120,11 +120,10 @@ def _coupled(key, sides, lifts, factors, out, reports, best, a, b, config) -> Po
     """Linearise at the low-rank plan, and solve the linear problem for its potentials."""
     left, right = sides
     (_, x_right), (y_left, _) = factors
-    product = partial(jnp.matmul, precision="highest")
-    middle = -4.0 * product(product(x_right.T, out.q) / out.g[None, :], product(out.r.T, y_left))
+    middle = -4.0 * matmul(matmul(x_right.T, out.q) / out.g[None, :], matmul(out.r.T, y_left))
     # sum_k cX(x, x_k)^2 a_k, by the landmarks, whose weights stand for those of all cells.
     lift = (
-        Lift(left.anchored, left.scale, product(lifts[0][0].map, middle), 2.0 * left.weights),
+        Lift(left.anchored, left.scale, matmul(lifts[0][0].map, middle), 2.0 * left.weights),
         Lift(right.anchored, right.scale, lifts[1][1].map, 2.0 * right.weights, one_first=True),
     )
     geometry = Geometry(lift[0](left.cells), lift[1](right.cells), 1.0 / config.epsilon, lifted_cost())

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._blocks import matmul
 from scgenot._sampling import choose, cumulative_table
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost, resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
@@ -232,6 +233,5 @@ def _implied_cost(costs, left: Cells, right: Cells, reference, across, numbers):
     anchors_left, anchors_right, plan = reference
     x = costs[0](left.features, anchors_left.features) * left.inverse
     y = costs[1](right.features, anchors_right.features) * right.inverse
-    product = partial(jnp.matmul, precision="highest")
-    squares = product(jnp.square(x), plan.sum(axis=1))[:, None] + product(jnp.square(y), plan.sum(axis=0))[None, :]
-    return 2.0 * alpha * (squares - 2.0 * product(product(x, plan), y.T)) + (1.0 - alpha) * across
+    squares = matmul(jnp.square(x), plan.sum(axis=1))[:, None] + matmul(jnp.square(y), plan.sum(axis=0))[None, :]
+    return 2.0 * alpha * (squares - 2.0 * matmul(matmul(x, plan), y.T)) + (1.0 - alpha) * across

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.sparse import csr_array
 
+from scgenot._blocks import matmul
 from scgenot._messages import check_count
 from scgenot._sizes import pad_with
 from scgenot.sinkhorn import Geometry
@@ -135,7 +136,7 @@ def _row_sums(
         # A block without any mass has top -inf; subtracting it from itself would give NaN.
         shift = jnp.where(jnp.isfinite(new_top), new_top, 0.0)
         kept, weights = jnp.exp(top - shift), jnp.exp(logits - shift[:, None])
-        sums = sums * kept[:, None] + jnp.matmul(weights, padded[columns], precision="highest")
+        sums = sums * kept[:, None] + matmul(weights, padded[columns])
         return new_top, total * kept + weights.sum(axis=1), sums, cost * kept + (weights * costs).sum(axis=1)
 
     def start(height):

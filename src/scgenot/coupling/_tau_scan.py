@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Shaped
 
 from scgenot._messages import check_count, check_positive, check_unit
 from scgenot._progress import SILENT, Progress
+from scgenot._sampling import host_rng
 from scgenot.costs import AnchoredCost, matrix_scale, resolve_cost, settled
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells
@@ -127,7 +128,7 @@ def scan_taus(
     if (source_labels is None) != (target_labels is None):
         given = "source" if target_labels is None else "target"
         raise ValueError(f"only `{given}_labels` is given. Purity needs the labels of both sides, or give none.")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    rng = host_rng(key)
     rows, columns = some_rows(rng, len(x), max_cells), some_rows(rng, len(y), max_cells)
     a, b = normalised(source_weights, rows, "source"), normalised(target_weights, columns, "target")
     equal = None

@@ -15,6 +15,7 @@ import pandas as pd
 
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
+from scgenot._sampling import host_rng
 from scgenot.coupling import Coupling, Diagnostics, solve_coupling
 from scgenot.data import (
     Split,
@@ -164,7 +165,7 @@ def train(
         raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
     with _on(accelerator, devices):
         split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
-        split_rng = np.random.default_rng(np.asarray(jax.random.key_data(split_key)))
+        split_rng = host_rng(split_key)
         found = hold_out(found, split_rng, float(validation_size))
         options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
         config = _train_config(found, max_epochs, max_steps, options | train_options)

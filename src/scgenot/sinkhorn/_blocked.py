@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._blocks import traced
 from scgenot._messages import check_count, check_positive, check_unit
 from scgenot._progress import Progress
+from scgenot._sampling import host_rng, weighted_subset
 from scgenot.costs import block
 from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
 from scgenot.sinkhorn._groups import Stage, grouped_potentials
@@ -142,18 +143,21 @@ def solve_potentials(
         )
     shrink = min(_REFINEMENT, max(n, m) / _COARSEST)
     source_key, target_key, coarse_key = jax.random.split(key, 3)
-    source = _subset(source_key, a, shrink)
-    target = _subset(target_key, b, shrink)
+    (source, own_a), (target, own_b) = (
+        weighted_subset(host_rng(one), side, int(np.ceil(len(side) / shrink)))
+        for one, side in ((source_key, a), (target_key, b))
+    )
+    own_a, own_b = (np.asarray(own, np.float32) for own in (own_a, own_b))
     coarse = solve_potentials(
         geometry.rows(source, target),
-        _uniform(len(source)),
-        _uniform(len(target)),
+        jax.device_put(own_a),
+        jax.device_put(own_b),
         config,
         key=coarse_key,
         progress=progress,
     )
     # Extended from the coarse source cells, the column potential is defined on every target cell.
-    weights = np.log(np.asarray(_uniform(len(source))))
+    weights = np.log(own_a)
     v = extend_rows(geometry.rows(source, np.arange(m)).T, weights, coarse.u, config.tau_target)
     return _iterated(geometry, a, b, v, config, [at_epsilon], progress)
 
@@ -214,15 +218,3 @@ def _mean_cost(geometry: Geometry) -> float:
     few = geometry.rows(*some)
     costs = block(few.cost, few.x, few.y) if few.matrix is None else few.matrix
     return float(np.mean(np.abs(np.asarray(costs)))) * float(geometry.inverse)
-
-
-def _subset(key: jax.Array, weights: Float[Array, " n"], shrink: float) -> np.ndarray:
-    """Choose one in `shrink` cells without replacement, in proportion to their weights."""
-    weights = np.asarray(weights, dtype=np.float64)
-    size = min(int(np.ceil(len(weights) / shrink)), int(np.count_nonzero(weights)))
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    return np.sort(rng.choice(len(weights), size, replace=False, p=weights / weights.sum()))
-
-
-def _uniform(n: int) -> Float[Array, " n"]:
-    return jax.device_put(np.full(n, 1.0 / n, np.float32))

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot._blocks import matmul
+
 # Eigenvalues below this share of the largest one are rounding of the costs, which are single precision.
 _RANK_TOLERANCE = 1e-6
 # Directions that tell starts apart. The best few starts are polished with whole costs, so that these need not be exact: with them
@@ -20,7 +22,6 @@ _SIZES_AN_OCTAVE, _SMALLEST_STEP = 8, 8
 # A marginal whose tau is nearer to 1 counts as kept where starts are compared: its penalty, divided by 1 - tau, would compare what
 # rounding left of the marginals (at a tau of .9999 and an epsilon of .1 objectives of .6 became 2.3 to 5.8).
 _KEPT = 1e-4
-_dot = partial(jnp.matmul, precision="highest")
 _number = partial(np.asarray, dtype=np.float32)
 
 
@@ -183,14 +184,14 @@ def _padded(array, *shape: int) -> Float[np.ndarray, "..."]:
 @jax.jit
 def quadratic_cost(problem: QuadraticProblem, plan: Float[Array | np.ndarray, "n m"]) -> Float[Array, "n m"]:
     """Return ``sum_kl |cX_ik - cY_jl|^2 P_kl``, without ever holding four indices (Peyre et al. 2016, proposition 1)."""
-    rows = _dot(jnp.square(problem.within_source), plan.sum(axis=1))
-    columns = _dot(jnp.square(problem.within_target), plan.sum(axis=0))
+    rows = matmul(jnp.square(problem.within_source), plan.sum(axis=1))
+    columns = matmul(jnp.square(problem.within_target), plan.sum(axis=0))
     if problem.bases is None:
-        crossed = _dot(problem.within_source, _dot(plan, problem.within_target.T))
+        crossed = matmul(problem.within_source, matmul(plan, problem.within_target.T))
     else:
         (left, right), (left_values, right_values) = problem.bases, problem.values
-        middle = left_values[:, None] * _dot(_dot(left.T, plan), right) * right_values[None, :]
-        crossed = _dot(_dot(left, middle), right.T)
+        middle = left_values[:, None] * matmul(matmul(left.T, plan), right) * right_values[None, :]
+        crossed = matmul(matmul(left, middle), right.T)
     return rows[:, None] + columns[None, :] - 2.0 * crossed
 
 
