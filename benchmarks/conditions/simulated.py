@@ -98,10 +98,11 @@ def strengths(columns: pd.DataFrame) -> np.ndarray:
     return found
 
 
-def shift_baselines(train: ad.AnnData, doses: Doses) -> dict[str, np.ndarray]:
-    """Return what is added to each cell: nothing, the mean of conditions that share a drug, and the additive fit."""
-    shifts, columns = mean_shifts(train)
-    table = strengths(columns)
+def shift_baselines(shifts: np.ndarray, table: np.ndarray, doses: Doses) -> dict[str, np.ndarray]:
+    """Return what is added to each cell: nothing, the mean of conditions that share a drug, and the additive fit.
+
+    `table` holds the strengths of the conditions that were seen, whose shifts these are.
+    """
     asked = strengths(pd.DataFrame([slots(doses)]))[0]
     design = np.column_stack([np.ones(len(table)), table])
     effects, *_ = np.linalg.lstsq(design, shifts, rcond=None)
@@ -118,6 +119,8 @@ def measured(problem, models: dict, train: ad.AnnData, conditions, donor: int, o
     n_cells, n_samples = (50, 50) if options.quick else (200, 200)
     rng = np.random.default_rng([17, donor])
     totals: dict[str, np.ndarray] = {}
+    shifts, columns = mean_shifts(train)
+    table = strengths(columns)
     for doses in conditions:
         vector = problem.doses(doses)
         x = problem.sample_source(rng, n_cells, donor).astype(np.float32)
@@ -128,7 +131,7 @@ def measured(problem, models: dict, train: ad.AnnData, conditions, donor: int, o
         drawn["independent of the cell"] = problem.sample_target(rng, n_cells * n_samples, vector, donor).reshape(
             truth.shape
         )
-        for name, shift in shift_baselines(train, doses).items():
+        for name, shift in shift_baselines(shifts, table, doses).items():
             drawn[name] = np.repeat((x + shift)[:, None], n_samples, axis=1)
         query = pd.DataFrame([slots(doses)], index=["asked"])
         at = {"population": CONTROL, "donor": f"donor{donor}"} | slots({})
