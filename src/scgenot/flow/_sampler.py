@@ -143,6 +143,7 @@ def _solve_rows(
     model = nnx.merge(graphdef, weights.params)
     x = weights.source_units.forward(cells)
     c = conditions if weights.condition_units is None else weights.condition_units.forward(conditions)
+    c = model.encode(c)
 
     def noise_of(cell_id, sample_id):
         own = jax.random.fold_in(jax.random.fold_in(key, cell_id), sample_id)
