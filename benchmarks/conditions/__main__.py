@@ -41,6 +41,10 @@ def main() -> None:
     arguments.add_argument("--batch-size", type=int, default=512)
     arguments.add_argument("--hidden", type=int, nargs="+", default=[128, 128, 128])
     arguments.add_argument("--epsilon", type=float, default=0.05, help="of screens, in units of the mean cost")
+    arguments.add_argument("--learning-rate", type=float, default=1e-3)
+    arguments.add_argument(
+        "--injection", choices=("film", "concat"), default="film", help="of conditions into the field"
+    )
     arguments.add_argument("--store", default=".benchmarks/conditions", help="folder of results, to go on; '' for none")
     arguments.add_argument("--out", default=None, help="write tables, settings and machine to this JSON file")
     options = arguments.parse_args()
@@ -48,7 +52,14 @@ def main() -> None:
         arguments.error(f"there is no case {sorted(unknown)}; there are {', '.join(CASES)}")
     if options.quick:
         options.steps, options.hidden, options.max_folds = 300, [64, 64, 64], options.max_folds or 4
-    options.training = Training(options.steps, options.batch_size, tuple(options.hidden), options.epsilon)
+    options.training = Training(
+        options.steps,
+        options.batch_size,
+        tuple(options.hidden),
+        options.epsilon,
+        options.learning_rate,
+        options.injection,
+    )
     options.store = Store(options.store)
     # What did not converge stands in the tables.
     warnings.filterwarnings("ignore", message=".*did not converge", category=RuntimeWarning)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 import scgenot
-from scgenot.flow import FlowConfig
+from scgenot.flow import ConditionConfig, FlowConfig
 
 CONTROL = "control"
 
@@ -23,6 +23,8 @@ class Training:
     batch_size: int = 512
     hidden: tuple[int, ...] = (128, 128, 128)
     epsilon: float = 0.05
+    learning_rate: float = 1e-3
+    injection: str = "film"
 
     def as_key(self) -> dict:
         return asdict(self)
@@ -40,9 +42,15 @@ def fit(
     """Train a model on all cells that are there; `setup` says what columns mean."""
     scgenot.GENOT.setup_anndata(adata, source_rep="X_rep", **setup)
     options = {} if scale_cost is None else {"scale_cost": scale_cost}
-    model = scgenot.GENOT(adata, epsilon=training.epsilon, flow_config=FlowConfig(hidden=training.hidden), **options)
+    config = FlowConfig(hidden=training.hidden, conditions=ConditionConfig(injection=training.injection))
+    model = scgenot.GENOT(adata, epsilon=training.epsilon, flow_config=config, **options)
     model.train(
-        max_steps=training.steps, batch_size=training.batch_size, validation_size=0.0, progress_bar=False, rng=seed
+        max_steps=training.steps,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        validation_size=0.0,
+        progress_bar=False,
+        rng=seed,
     )
     return model
 
