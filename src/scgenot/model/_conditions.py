@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from scgenot._messages import did_you_mean, listed
+from scgenot._rng import RNG
 from scgenot.coupling import BlockCoupling
 from scgenot.data import (
     ConditionEncoding,
@@ -20,6 +21,7 @@ from scgenot.data import (
     condition_name,
     matched_cells,
     perturbations,
+    read_representation,
     read_transport,
     select_rows,
     settle_encoding,
@@ -57,6 +59,8 @@ class Asked:
     ----------
     name
         What it is called in the answer.
+    perturbation_name
+        What the perturbation alone is called.
     perturbation
         Its slots, one row.
     context
@@ -64,8 +68,15 @@ class Asked:
     """
 
     name: str
+    perturbation_name: str
     perturbation: pd.DataFrame
     context: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What cells of this condition have in ``obs``: its name, its slots, and the contexts that it sets."""
+        slots = {column: self.perturbation[column].iloc[0] for column in self.perturbation}
+        return {"condition": self.name} | slots | self.context
 
 
 def conditions(model: TransportModel) -> pd.DataFrame | None:
@@ -194,6 +205,68 @@ def answer(
     return found[wanted[0].name] if single else found
 
 
+def condition_effects(
+    model: TransportModel, adata: Data | None = None, *, n_samples: int = 10, rng: RNG = 0
+) -> pd.DataFrame:
+    """Return how far each condition of a model moves its controls on average, as predicted and as observed.
+
+    Parameters
+    ----------
+    model
+        A trained model of conditions in one space.
+    adata
+        Controls, and cells of the conditions where these are to be compared with; the model's own by default.
+    n_samples
+        Samples a control.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    One row a condition of :attr:`TransportModel.conditions`: ``condition``, ``context``, ``trained``, and ``predicted`` and
+    ``observed``, the distances between the mean of its cells and that of its controls, in units of the representation;
+    ``observed`` is NaN where there are no cells.
+
+    Raises
+    ------
+    ValueError
+        If the model has no conditions, or maps between two spaces.
+    """
+    spec = model._spec.conditions
+    if spec is None or not spec.has_vector or not model._spec.one_space:
+        raise ValueError("effects of conditions are measured in a model of conditions within one representation.")
+    data = some_data(model, adata)
+    check_is_trained(model)
+    rows = []
+    target = select_rows(data, model._spec.target, None)
+    told = condition_columns(data, model._spec.target, spec.columns, target)
+    own = perturbations(told, spec, model._conditions.encoding.doses, "adata.obs", may_be_empty=True)["condition"]
+    places = read_representation(
+        model._spec.target.cells(data), model._spec.target.rep, target, "target_rep", model._spec.target
+    )
+    for name, row in model._conditions.table.iterrows():
+        one = _named(model, name)
+        cells = cells_in(model, one, data, None)
+        centre = cells.values.mean(axis=0)
+        mean = model.get_transported_mean(data, indices=cells.rows, conditions=one, n_samples=n_samples, rng=rng)
+        here = own.to_numpy() == row["condition"]
+        for key in spec.context_keys:
+            here &= told[key].map(text_of).astype(str).to_numpy() == text_of(row[key])
+        observed = np.linalg.norm(places[here].mean(axis=0) - centre) if here.any() else np.nan
+        context = ", ".join(text_of(row[key]) for key in spec.context_keys)
+        effect = np.linalg.norm(mean.mean(axis=0) - centre)
+        rows.append(
+            {
+                "condition": row["condition"],
+                "context": context,
+                "trained": bool(row["trained"]),
+                "predicted": effect,
+                "observed": observed,
+            }
+        )
+    return pd.DataFrame(rows, index=model._conditions.table.index)
+
+
 def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bool]:
     """Return the conditions that are meant, and whether it is one by its name.
 
@@ -204,6 +277,8 @@ def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bo
     TypeError
         If `asked` is of another kind.
     """
+    if isinstance(asked, Asked):
+        return [asked], True
     table = model._conditions.table
     if asked is None:
         names = table["condition"].unique()
@@ -277,10 +352,12 @@ def _named(model: TransportModel, name: str) -> Asked:
     table, spec = model._conditions.table, model._spec.conditions
     here = table[table["condition"] == name]
     if len(here):
-        return Asked(name, here.iloc[:1][_slots(model)])
+        return Asked(name, name, here.iloc[:1][_slots(model)])
     if name in table.index:
         row = table.loc[[name]]
-        return Asked(name, row[_slots(model)], {key: row[key].iloc[0] for key in spec.context_keys})
+        return Asked(
+            name, row["condition"].iloc[0], row[_slots(model)], {key: row[key].iloc[0] for key in spec.context_keys}
+        )
     raise ValueError(_unknown("conditions", name, table))
 
 
@@ -315,7 +392,7 @@ def _described_by(model: TransportModel, frame: pd.DataFrame) -> list[Asked]:
     for row in range(len(found)):
         context = {key: whole[key].iloc[row] for key in contexts}
         name = condition_name(found["condition"].iloc[row], context.values()) if names is None else names[row]
-        asked.append(Asked(name, found.iloc[[row]][slots], context))
+        asked.append(Asked(name, found["condition"].iloc[row], found.iloc[[row]][slots], context))
     if len({one.name for one in asked}) < len(asked):
         raise ValueError("`conditions` has a condition twice. Give each once, or an index that tells them apart.")
     # What is not known is said before the work.

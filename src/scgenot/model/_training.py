@@ -285,7 +285,7 @@ def couple(model: TransportModel, key: jax.Array, found: TransportData, progress
         return solve_coupling(key, arrays.source, arrays.target, **options)
     blocks = blocks_among(found, found.training)
     del options["progress_bar"]
-    return solve_blocks(key, arrays.source, arrays.target, [rows for _, *rows in blocks], **options)
+    return solve_blocks(key, arrays.source, arrays.target, [(left, right) for _, left, right in blocks], **options)
 
 
 def held_out(found: TransportData, encoding: ConditionEncoding | None = None) -> HeldOut | None:
@@ -307,7 +307,7 @@ def held_out(found: TransportData, encoding: ConditionEncoding | None = None) ->
         shared=arrays.shared,
         source_weights=source_weights,
         target_weights=target_weights,
-        blocks=None if found.conditions is None else [rows for _, *rows in blocks_among(found, found.held)],
+        blocks=None if found.conditions is None else [(left, right) for _, left, right in blocks_among(found, found.held)],
         unseen=unseen,
     )
 
