@@ -17,8 +17,8 @@ from scgenot.sinkhorn import SinkhornConfig
 _DEFAULTS = {"linear": ("sqeuclidean", 0.05), "quadratic": ("euclidean", 0.005), "fused": ("euclidean", 0.005)}
 
 
-# One for each cost: within the source population, within the target population, between shared features.
-CostScales: TypeAlias = ScaleCost | tuple[ScaleCost, ScaleCost] | tuple[ScaleCost, ScaleCost, ScaleCost]
+# One for all costs, or one each: within the source population, within the target population, between shared features.
+CostScales: TypeAlias = ScaleCost | tuple[ScaleCost, ...] | list[ScaleCost]
 _COSTS = {"linear": 1, "quadratic": 2, "fused": 3}
 
 

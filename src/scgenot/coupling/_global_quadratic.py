@@ -41,7 +41,7 @@ def quadratic_coupling(
     shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None = None,
     pairs: Int[np.ndarray, "p 2"] | None = None,
     progress: Progress | None = None,
-    init: Coupling | Float[Array | np.ndarray, "n m"] | None = None,
+    init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
     only_init: bool = True,
 ) -> PotentialCoupling:
     """Solve the quadratic or fused entropic problem: cells that are close go to cells that are close.

@@ -108,7 +108,9 @@ def agreement(
         a=jax.device_put(np.asarray(a, np.float32)),
         b=jax.device_put(np.asarray(b, np.float32)),
         potentials=dataclasses.replace(
-            found.potentials, u=np.asarray(found.potentials.u)[rows], v=np.asarray(found.potentials.v)[columns]
+            found.potentials,
+            u=jax.device_put(np.asarray(found.potentials.u)[rows]),
+            v=jax.device_put(np.asarray(found.potentials.v)[columns]),
         ),
     )
     between = other.extend(source, target, source_weights=a, target_weights=b, shared=own)

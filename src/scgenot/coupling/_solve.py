@@ -113,7 +113,7 @@ def solve_coupling(
     problem: str = "linear",
     kind: CouplingKind | Kind = "global",
     config: CouplingConfig | None = None,
-    init: Coupling | Float[Array | np.ndarray, "n m"] | None = None,
+    init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
     only_init: bool = True,
     progress_bar: bool = False,
 ) -> Coupling:
@@ -197,7 +197,7 @@ def solved(
     config: CouplingConfig,
     *,
     progress: Progress,
-    init: Coupling | Float[Array | np.ndarray, "n m"] | None = None,
+    init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
     only_init: bool = True,
 ) -> Coupling:
     """Check the arrays of :func:`solve_coupling`, and solve; the config is resolved."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,13 +19,12 @@ from scgenot.coupling._base import Coupling, StartReport
 from scgenot.coupling._blocks import Block, BlockCoupling, Rows, checked_rows, checked_weights, features_of
 from scgenot.coupling._config import CostScales, CouplingConfig
 from scgenot.coupling._inputs import checked_cells
-from scgenot.coupling._kinds import Kind, kind_named
+from scgenot.coupling._kinds import Global, Kind, kind_named
 from scgenot.coupling._orientation import agreement, reference_coupling
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._solve import Asked, Solver, complaints, in_common, resolved_solver, solved
 from scgenot.coupling.quadratic._sides import Side
 
-Orientation: TypeAlias = Literal["reference", "checked", "free"]
 _ORIENTATIONS = ("reference", "checked", "free")
 # Plans whose rows correlate less than this are of different orientations: the same one gives .9 and more, another one of clouds
 # with symmetries 0 or less.
@@ -48,7 +47,7 @@ def solve_blocks(
     problem: str = "linear",
     kind: str | Kind = "global",
     config: CouplingConfig | None = None,
-    orientation: Orientation | None = None,
+    orientation: str | None = None,
     progress_bar: bool = False,
 ) -> BlockCoupling:
     """Couple the source and target cells of each condition, all conditions under one scale of the cost.
@@ -186,7 +185,7 @@ class _BlockSolver:
     problem: str
     solver: Solver
     config: CouplingConfig
-    orientation: Orientation
+    orientation: str
     reference: Any = None
     pooled: Coupling | None = None
 
@@ -288,7 +287,7 @@ def _names(numbers: dict[int, Any]) -> str:
     return ", ".join(some) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
 
 
-def _checked_orientation(orientation: Orientation | None, problem: str, kind: str) -> Orientation:
+def _checked_orientation(orientation: str | None, problem: str, kind: str) -> str:
     if orientation is None:
         return "free" if kind == "low_rank" or problem == "linear" else "reference"
     if orientation not in _ORIENTATIONS:
@@ -342,6 +341,8 @@ def _one_scale(
         ]
         return whole(scales, name)
     found: list[Any] = []
+    # Minibatches have no landmarks.
+    config = dataclasses.replace(config, landmarks=config.landmarks or Global.landmarks)
     sides = zip((cells.source, cells.target), (cells.a, cells.b), resolve_cost_pair(config.cost), strict=True)
     for side, (points, mass, cost) in enumerate(sides):
         name, known = config.scale_of(side), {}
@@ -349,9 +350,8 @@ def _one_scale(
             for own in (one[side] for one in rows):
                 if own.tobytes() not in known:
                     # As a block alone would find it. Controls are those of many blocks.
-                    known[own.tobytes()] = Side.of(
-                        np.random.default_rng(0), points[own], mass[own], cost, config, side
-                    ).scale
+                    measured = jax.device_put((points[own], mass[own]))
+                    known[own.tobytes()] = Side.of(np.random.default_rng(0), *measured, cost, config, side).scale
             found.append(whole([known[one[side].tobytes()] for one in rows], name))
         else:
             found.append(float(name))
@@ -359,7 +359,7 @@ def _one_scale(
         name = config.scale_of(2)
         if isinstance(name, str) and cells.shared is not None:
             cost = resolve_cost(config.shared_cost)
-            scales = [cost_scale(cost, *features_of(cells.shared, *one), name) for one in rows]
+            scales = [cost_scale(cost, *jax.device_put(features_of(cells.shared, *one)), name) for one in rows]
             name = whole(scales, name)
         found.append(name)
     return tuple(found)

@@ -23,7 +23,7 @@ def dense_plan(coupling: PotentialCoupling) -> Float[np.ndarray, "n m"]:
 
 
 def start_plan(
-    init: Coupling | Float[Array | np.ndarray, "n m"],
+    init: Coupling | Float[Array | np.ndarray, "_ _"],
     sides: list[Side],
     shared: tuple[Float[Array | np.ndarray, "n s"], Float[Array | np.ndarray, "m s"]] | None,
 ) -> Float[np.ndarray, "k l"]:
