@@ -157,8 +157,8 @@ def test_what_blocks_cannot_do_gets_an_answer(data, coupled):
     with pytest.raises(ValueError, match="`gamma` must lie in"):
         solve_blocks(KEY, source, target, blocks, gamma=2.0)
     with pytest.raises(ValueError, match="blocks need one scale"):
-        solve_blocks(KEY, source, target, blocks, problem="quadratic")
-    with pytest.raises(ValueError, match="block 0: `rank` does nothing"):
+        solve_blocks(KEY, source, target, blocks, config=CouplingConfig(cost="geodesic"))
+    with pytest.raises(ValueError, match="`rank` does nothing"):
         solve_blocks(KEY, source, target, blocks, kind=Global(), config=CouplingConfig(rank=3))
     with pytest.raises(ValueError, match="`blocks` must hold rows .* for 2 blocks, got none"):
         coupled.extend(source, target)
