@@ -14,7 +14,7 @@ from scgenot._sampling import choose
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells, checked_marginal
-from scgenot.coupling._minibatch import BatchCoupling, draw_batch
+from scgenot.coupling._minibatch import BatchCoupling, batches_of, draw_batch
 from scgenot.sinkhorn import ITERATIONS_PER_ROUND, Geometry, dense_rounds
 
 
@@ -67,7 +67,7 @@ class MinibatchCoupling(BatchCoupling):
     def solve(
         self,
         key: jax.Array,
-        source: Int[Array, "steps batch"],
+        source: Int[Array | np.ndarray, "steps batch"],
         *,
         resample: bool,
         asked: Int[np.ndarray, " k"] | None = None,
@@ -114,17 +114,17 @@ def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, table
     size, most = source.shape[1], -(-max_iterations // ITERATIONS_PER_ROUND)
 
     def one_batch(batch):
-        target_key, *draw_keys = jax.random.split(batch["key"], 3)
         rows = batch["source"]
-        columns = choose(target_key, table, (size,))
+        columns = choose(batch["target"], table)
         geometry = Geometry(source_cells[rows], target_cells[columns], inverse, cost).stored()
         scaled, weights, zeros = inverse * geometry.matrix, jnp.full(size, 1.0 / size), jnp.zeros(size)
         u, v, violation, rounds = dense_rounds(scaled, weights, weights, zeros, zeros, taus, tolerance, most)
         others = None if asked is None else dataclasses.replace(geometry, x=source_cells[asked], matrix=None)
-        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample, asked=others)
+        order, drawn, report = draw_batch(
+            geometry, u, v, key, batch["row_ids"], batch["order"], resample=resample, asked=others
+        )
         rows = rows if asked is None else asked
         report |= {"violation": violation, "iterations": rounds * ITERATIONS_PER_ROUND}
         return rows[order], columns[drawn], report
 
-    keys = jax.random.split(key, source.shape[0])
-    return jax.lax.map(one_batch, {"key": keys, "source": source})
+    return jax.lax.map(one_batch, batches_of(key, source, size if asked is None else len(asked)))

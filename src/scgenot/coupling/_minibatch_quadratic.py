@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._blocks import matmul
-from scgenot._sampling import choose, cumulative_table
+from scgenot._sampling import choose, cumulative_table, host_rng, independent
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost, resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_quadratic import best_state
 from scgenot.coupling._inputs import checked_cells, checked_marginal
 from scgenot.coupling._lift import lifted_cost
-from scgenot.coupling._minibatch import BatchCoupling, draw_batch
+from scgenot.coupling._minibatch import BatchCoupling, batches_of, draw_batch
 from scgenot.coupling.quadratic._iterate import iterate, plan_for, settle
 from scgenot.coupling.quadratic._problem import dense_problem
 from scgenot.sinkhorn import Geometry
@@ -35,7 +35,7 @@ class Cells:
     shared: Float[Array, "n s"]
     inverse: Float[Array, ""] | float
 
-    def rows(self, chosen: Int[Array, " k"]) -> Cells:
+    def rows(self, chosen: Int[Array | np.ndarray, " k"]) -> Cells:
         """Return some of the cells."""
         return Cells(self.features[chosen], self.shared[chosen], self.inverse)
 
@@ -107,7 +107,7 @@ class QuadraticMinibatchCoupling(BatchCoupling):
     def solve(
         self,
         key: jax.Array,
-        source: Int[Array, "steps batch"],
+        source: Int[Array | np.ndarray, "steps batch"],
         *,
         resample: bool,
         asked: Int[np.ndarray, " k"] | None = None,
@@ -159,10 +159,10 @@ def quadratic_minibatch_coupling(
     found = QuadraticMinibatchCoupling(a, b, config, *sides, costs, shared_inverse, None)
     if not config.warm_start:
         return found
-    keys = jax.random.split(key)
+    rng = host_rng(key)
     left, right = (
-        side.rows(choose(one, cumulative_table(weights), (min(_REFERENCE, len(weights)),)))
-        for side, weights, one in zip(sides, (a, b), keys, strict=True)
+        side.rows(independent(rng, cumulative_table(weights), (min(_REFERENCE, len(weights)),)))
+        for side, weights in zip(sides, (a, b), strict=True)
     )
     alpha = 1.0 if shared is None else config.alpha
     taus = (config.tau_source, config.tau_target)
@@ -203,8 +203,7 @@ def _solve_batches(costs, resample, relaxed, sides, reference, table, source, as
     size = source.shape[1]
 
     def one_batch(batch):
-        target_key, *draw_keys = jax.random.split(batch["key"], 3)
-        rows, columns = batch["source"], choose(target_key, table, (size,))
+        rows, columns = batch["source"], choose(batch["target"], table)
         left, right = source_cells.rows(rows), target_cells.rows(columns)
         problem = _problem(costs, left, right, numbers)
         anneal = 50.0
@@ -221,12 +220,13 @@ def _solve_batches(costs, resample, relaxed, sides, reference, table, source, as
             rows, across = asked, _across(costs, own, right, numbers)
             costs_of = _implied_cost(costs, own, right, (left, right, state.plan), across, numbers)
             others = dataclasses.replace(geometry, x=own.features, matrix=costs_of)
-        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample, asked=others)
+        order, drawn, report = draw_batch(
+            geometry, u, v, key, batch["row_ids"], batch["order"], resample=resample, asked=others
+        )
         report |= {"violation": jnp.maximum(violation, state.change), "iterations": jnp.asarray(_REPEATS)}
         return rows[order], columns[drawn], report
 
-    keys = jax.random.split(key, source.shape[0])
-    return jax.lax.map(one_batch, {"key": keys, "source": source})
+    return jax.lax.map(one_batch, batches_of(key, source, size if asked is None else len(asked)))
 
 
 def _implied_cost(costs, left: Cells, right: Cells, reference, across, numbers):

@@ -307,7 +307,9 @@ def held_out(found: TransportData, encoding: ConditionEncoding | None = None) ->
         shared=arrays.shared,
         source_weights=source_weights,
         target_weights=target_weights,
-        blocks=None if found.conditions is None else [(left, right) for _, left, right in blocks_among(found, found.held)],
+        blocks=None
+        if found.conditions is None
+        else [(left, right) for _, left, right in blocks_among(found, found.held)],
         unseen=unseen,
     )
 
