@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -97,8 +98,8 @@ def solve_blocks(
 
     Notes
     -----
-    Blocks are filled up to a few sizes with copies of a cell that have no weight, so that blocks of like size share what is
-    compiled for them. Costs of solved blocks are not stored.
+    Blocks of like size share what is compiled for them: it is compiled for a few sizes, up to which they are filled with cells
+    that have no weight. Costs of solved blocks are not stored.
     """
     config, solver = resolved_solver(problem, kind, config)
     cells = _Cells.of(source, target, source_weights, target_weights, problem, shared, pairs)
@@ -114,12 +115,13 @@ def solve_blocks(
         solve.prepare(rows, weights, progress)
         progress.stage("blocks", len(rows))
         parts = []
-        for number, one in enumerate(rows):
-            try:
-                parts.append(solve(number, *one))
-            except ValueError as error:
-                raise ValueError(f"block {number}: {error}") from error
-            progress.advance()
+        with _one_thread():
+            for number, one in enumerate(rows):
+                try:
+                    parts.append(solve(number, *one))
+                except ValueError as error:
+                    raise ValueError(f"block {number}: {error}") from error
+                progress.advance()
     for said in solve.said():
         warnings.warn(said, RuntimeWarning, stacklevel=2)
     return BlockCoupling(tuple(parts), (len(cells.source), len(cells.target)), weights)
@@ -216,8 +218,8 @@ class _BlockSolver:
 
     def __call__(self, number: int, left: Rows, right: Rows) -> Block:
         """Solve a block."""
-        # Global quadratic problems, and low-rank ones, are filled up by their solvers: to smaller sizes.
-        own = self.cells.block(left, right, filled=self.problem == "linear" or not self.solver.known_plan)
+        # Solvers of whole plans fill up what they compile for.
+        own = self.cells.block(left, right, filled=not self.solver.known_plan)
         if self.pooled is not None:
             found = self.pooled.extend(
                 own.source,
@@ -280,6 +282,18 @@ class _BlockSolver:
                 f"lower by up to {-100 * min(self._prefers.values()):.2g} %). The reference's is kept; orientation='free' takes theirs."
             )
         return said
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Return a context in which scikit-learn clusters in one thread.
+
+    A block has a thousand cells or so. Where other processes use the cores, threads wait for each other ten times as long as one
+    takes (two busy cores, 6 blocks of 1000 x 1000 cells: 53 s with threads, 14 s with one).
+    """
+    import sklearn.cluster  # noqa: F401, before the limit, which holds for what is loaded.
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="openmp")
 
 
 def _names(numbers: dict[int, Any]) -> str:
