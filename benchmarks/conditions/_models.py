@@ -55,15 +55,24 @@ def fit(
     return model
 
 
-def perturbations(context_seen: bool) -> dict:
-    """Return the setup of a screen: a perturbation each condition, controls from the same context."""
-    return {
-        "population_key": "perturbation",
-        "source": CONTROL,
-        "target": None,
-        "context_keys": ("context",) if context_seen else (),
-        "match_keys": ("context",),
-    }
+def perturbations(context: str) -> dict:
+    """Return the setup of a screen: a perturbation each condition, controls from the same context.
+
+    `context` says what the field knows of it: ``"seen"``, its name; ``"by controls"``, the mean of its controls, which stands in
+    ``uns["controls"]``; ``"not seen"``, nothing but the cell.
+    """
+    setup = {"population_key": "perturbation", "source": CONTROL, "target": None, "match_keys": ("context",)}
+    if context != "not seen":
+        setup["context_keys"] = ("context",)
+    if context == "by controls":
+        setup["condition_reps"] = {"context": "controls"}
+    return setup
+
+
+def add_control_means(adata: ad.AnnData) -> None:
+    """Write the mean of each context's controls to ``uns["controls"]``."""
+    cells = pd.DataFrame(adata.obsm["X_rep"], index=adata.obs_names)[(adata.obs["perturbation"] == CONTROL).to_numpy()]
+    adata.uns["controls"] = cells.groupby(adata.obs.loc[cells.index, "context"].astype(str)).mean()
 
 
 def one_perturbation(name: str, matched: bool = True) -> dict:

@@ -49,7 +49,7 @@ def one_seed(screen: Screen, options, seed: int) -> dict[str, dict[str, float]]:
         model = _models.fit(adata[kept].copy(), options.training, seed, setup=setup)
         return model, time.perf_counter() - started
 
-    shared, seconds["one model"] = timed(train & used, _models.perturbations(True))
+    shared, seconds["one model"] = timed(train & used, _models.perturbations("seen"))
     for perturbation, context in strata:
         here = screen.cells(CONTROL, context) | screen.cells(perturbation, context)
         own, spent = timed(train & here, _models.one_perturbation(perturbation, matched=False))

@@ -167,10 +167,11 @@ def model_scores(fold: Fold, training: Training, seed: int, kind: str) -> dict:
             kept &= np.isin(screen.perturbation, (CONTROL, fold.perturbation))
     adata = _models.adata_of(fold.cells, perturbation=screen.perturbation, context=screen.context)
     if kind.startswith("GENOT, all"):
-        setup, condition = _models.perturbations(kind.endswith("context seen")), fold.perturbation
+        setup, condition = _models.perturbations(kind.removeprefix("GENOT, all, context ")), fold.perturbation
     else:
         setup, condition = _models.one_perturbation(fold.perturbation, matched=kind != "ceiling"), None
     train = adata[kept].copy()
+    _models.add_control_means(train)
     model = _models.fit(train, training, seed, setup=setup)
     rows = np.flatnonzero((train.obs["perturbation"] == CONTROL) & (train.obs["context"] == fold.context))
     draws = _models.predicted(model, train, rows, condition, DRAWS)
@@ -182,11 +183,9 @@ def model_scores(fold: Fold, training: Training, seed: int, kind: str) -> dict:
 
 
 def kinds(screen: Screen) -> tuple[str, ...]:
-    """Return the models that are trained; a context is shown to the field only where training sees it treated."""
-    alone = ("GENOT, this perturbation alone", "ceiling")
-    if len(screen.perturbations) == 1:
-        return alone
-    return ("GENOT, all, context seen", "GENOT, all, context not seen", *alone)
+    """Return the models that are trained; a context is shown by its name only where training sees it treated."""
+    seen = ("GENOT, all, context seen", "GENOT, all, context not seen") if len(screen.perturbations) > 1 else ()
+    return (*seen, "GENOT, all, context by controls", "GENOT, this perturbation alone", "ceiling")
 
 
 def measured(fold: Fold, training: Training, seeds: range, fitted: tuple[str, ...], store: Store) -> dict:
