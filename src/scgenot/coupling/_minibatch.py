@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from scgenot._random import random_bits, related, uniform
 from scgenot._rng import as_key
 from scgenot._sampling import cumulative_table, host_rng, independent
-from scgenot._sizes import padded_size
+from scgenot._sizes import pad_edge, padded_cells, padded_size
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
 from scgenot.coupling._config import CouplingConfig
 from scgenot.sinkhorn import Geometry, draw_rows, soft_min_rows
@@ -77,8 +77,10 @@ class BatchCoupling(Coupling):
         return cumulative_table(self.a)
 
     @cached_property
-    def _target_table(self) -> UInt32[np.ndarray, " m"]:
-        return cumulative_table(self.b)
+    def _target_table(self) -> UInt32[Array, " size"]:
+        # The last sum again, which is never drawn, as behind the cells: another number of them compiles nothing.
+        table = cumulative_table(self.b)
+        return jax.device_put(pad_edge(table, padded_cells(len(table))))
 
     def conditional(
         self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
@@ -89,7 +91,9 @@ class BatchCoupling(Coupling):
         solved batch imply the row of any further cell.
         """
         asked = np.asarray(source_indices, np.int32)
-        size = min(_BATCH, max(_SMALLEST_BATCH, len(self.a), len(self.b)))
+        size = _SMALLEST_BATCH
+        while size < min(_BATCH, max(len(self.a), len(self.b))):
+            size *= 2
         width = min(padded_size(max(len(asked), 1)), size)
         drawn = np.zeros((len(asked), n_draws), np.int32)
         for draw in range(n_draws):

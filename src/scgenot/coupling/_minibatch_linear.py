@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._sampling import choose
+from scgenot._sizes import pad_edge, padded_cells
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells, checked_marginal
@@ -79,8 +80,12 @@ class MinibatchCoupling(BatchCoupling):
             self.config.tolerance,
             self.config.max_iterations,
         )
-        table = self._target_table
-        return _solve_batches(self.cost, resample, self.source, self.target, table, source, asked, key, numbers)
+        cells = *self._padded_cells, self._target_table
+        return _solve_batches(self.cost, resample, *cells, source, asked, key, numbers)
+
+    @cached_property
+    def _padded_cells(self) -> tuple[Float[Array, "k d"], Float[Array, "l d"]]:
+        return tuple(jax.device_put(pad_edge(side, padded_cells(len(side)))) for side in (self.source, self.target))
 
 
 def minibatch_coupling(

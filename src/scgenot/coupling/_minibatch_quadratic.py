@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from scgenot._blocks import matmul
 from scgenot._sampling import choose, cumulative_table, host_rng, independent
+from scgenot._sizes import pad_edge, padded_cells
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost, resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_quadratic import best_state
@@ -38,6 +39,10 @@ class Cells:
     def rows(self, chosen: Int[Array | np.ndarray, " k"]) -> Cells:
         """Return some of the cells."""
         return Cells(self.features[chosen], self.shared[chosen], self.inverse)
+
+    def padded(self, size: int) -> Cells:
+        """Return the cells with copies of the last one behind."""
+        return Cells(*(jax.device_put(pad_edge(one, size)) for one in (self.features, self.shared)), self.inverse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +122,19 @@ class QuadraticMinibatchCoupling(BatchCoupling):
         alpha = config.alpha if self.source.shared.shape[1] else 1.0
         numbers = (alpha, config.epsilon, (config.tau_source, config.tau_target), self.shared_inverse)
         relaxed = min(config.tau_source, config.tau_target) < 1.0
-        sides = self.source, self.target
-        table = self._target_table
-        return _solve_batches(self.costs, resample, relaxed, sides, self.reference, table, source, asked, key, numbers)
+        static = self.costs, resample, relaxed
+        return _solve_batches(*static, *self._in_shape, self._target_table, source, asked, key, numbers)
+
+    @cached_property
+    def _in_shape(self) -> tuple[tuple[Cells, Cells], tuple[Cells, Cells, Float[Array, "k s"]] | None]:
+        """Return the cells and the reference in one of a few shapes; what is added is not drawn, or has no mass."""
+        sides = tuple(one.padded(padded_cells(len(one.features))) for one in (self.source, self.target))
+        if self.reference is None:
+            return sides, None
+        left, right, plan = self.reference
+        sizes = [_REFERENCE if max(plan.shape) > _REFERENCE // 2 else _REFERENCE // 2] * 2
+        plan = np.pad(np.asarray(plan), [(0, size - had) for size, had in zip(sizes, plan.shape, strict=True)])
+        return sides, (left.padded(sizes[0]), right.padded(sizes[1]), jax.device_put(plan))
 
 
 def quadratic_minibatch_coupling(
