@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -49,6 +49,7 @@ def solve_blocks(
     kind: str | Kind = "global",
     config: CouplingConfig | None = None,
     orientation: str | None = None,
+    names: Sequence[str] | None = None,
     progress_bar: bool = False,
 ) -> BlockCoupling:
     """Couple the source and target cells of each condition, all conditions under one scale of the cost.
@@ -83,6 +84,8 @@ def solve_blocks(
         times the cost, to warn where it prefers another orientation; the reference's is kept. ``"free"``: each alone.
         ``None`` is ``"reference"`` where the kind allows it, and ``"free"`` with low-rank plans. Minibatches share one
         reference batch.
+    names
+        What messages call the blocks; their numbers by default.
     progress_bar
         Whether to show how many blocks are solved.
 
@@ -120,9 +123,10 @@ def solve_blocks(
                 try:
                     parts.append(solve(number, *one))
                 except ValueError as error:
-                    raise ValueError(f"block {number}: {error}") from error
+                    called = f"block {number}" if names is None else repr(names[number])
+                    raise ValueError(f"{called}: {error}") from error
                 progress.advance()
-    for said in solve.said():
+    for said in solve.said(names):
         warnings.warn(said, RuntimeWarning, stacklevel=2)
     return BlockCoupling(tuple(parts), (len(cells.source), len(cells.target)), weights)
 
@@ -259,26 +263,26 @@ class _BlockSolver:
         )
         return dataclasses.replace(found, starts=(*found.starts, report))
 
-    def said(self) -> list[str]:
+    def said(self, names: Sequence[str] | None = None) -> list[str]:
         """Return a sentence for each thing about the blocks that one has to know."""
         said = []
         if self._complaints:
             number, first = next(iter(self._complaints.items()))
             others = (
-                f" So for {len(self._complaints)} blocks: {_names(self._complaints)}."
+                f" So for {len(self._complaints)} blocks: {_names(self._complaints, names)}."
                 if len(self._complaints) > 1
                 else ""
             )
-            said.append(f"Block {number}: {first}{others}")
+            said.append(f"Block {_names([number], names)}: {first}{others}")
         if self._left:
             said.append(
-                f"Blocks {_names(self._left)} have left the orientation of the reference plan (agreement "
+                f"Blocks {_names(self._left, names)} have left the orientation of the reference plan (agreement "
                 f"{min(self._left.values()):.2g} at the least): between the spaces they may be mirrored. Look at their "
                 "`agreement`, and leave out those that are not alike, or give `shared` features or `pairs`."
             )
         if self._prefers:
             said.append(
-                f"Blocks {_names(self._prefers)} alone prefer another orientation than that of the reference plan (objective "
+                f"Blocks {_names(self._prefers, names)} alone prefer another orientation than that of the reference plan (objective "
                 f"lower by up to {-100 * min(self._prefers.values()):.2g} %). The reference's is kept; orientation='free' takes theirs."
             )
         return said
@@ -296,8 +300,9 @@ def _one_thread() -> AbstractContextManager[Any]:
     return threadpool_limits(1, user_api="openmp")
 
 
-def _names(numbers: dict[int, Any]) -> str:
-    some = [str(number) for number in list(numbers)[:10]]
+def _names(numbers: Iterable[int], names: Sequence[str] | None) -> str:
+    numbers = list(numbers)
+    some = [str(number) if names is None else repr(names[number]) for number in numbers[:10]]
     return ", ".join(some) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
 
 

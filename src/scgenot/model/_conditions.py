@@ -84,7 +84,8 @@ def conditions(model: TransportModel) -> pd.DataFrame | None:
 
     Columns: ``condition``, the name of the perturbation; slots and contexts; ``cells`` and ``controls``; ``trained``, whether
     training saw it; after training also ``converged``, ``mass`` and ``effective_targets`` of its plan, of its worst or by its
-    mean where there are several strata. ``None`` for a model of a plain pair of populations.
+    mean where there are several strata, and between spaces ``agreement`` with the reference plan that gives all conditions one
+    orientation. ``None`` for a model of a plain pair of populations.
     """
     if model._spec.conditions is None:
         return None
@@ -115,9 +116,12 @@ def known(found: TransportData, encoding: ConditionEncoding, coupling: BlockCoup
                 "converged": [one.converged for one in coupling.block_diagnostics],
                 "mass": [one.mass for one in coupling.block_diagnostics],
                 "effective_targets": [one.effective_targets for one in coupling.block_diagnostics],
+                "agreement": [np.nan if part.agreement is None else part.agreement for part in coupling.parts],
             }
         ).groupby("condition")
-        told = plans.agg({"converged": "all", "mass": "mean", "effective_targets": "mean"})
+        told = plans.agg({"converged": "all", "mass": "mean", "effective_targets": "mean", "agreement": "min"})
+        if told["agreement"].isna().all():
+            del told["agreement"]
         for column in told:
             table[column] = told[column].reindex(range(len(table))).to_numpy()
     return KnownConditions(encoding, table)

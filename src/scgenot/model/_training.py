@@ -284,8 +284,9 @@ def couple(model: TransportModel, key: jax.Array, found: TransportData, progress
     if found.conditions is None:
         return solve_coupling(key, arrays.source, arrays.target, **options)
     blocks = blocks_among(found, found.training)
-    del options["progress_bar"]
-    return solve_blocks(key, arrays.source, arrays.target, [(left, right) for _, left, right in blocks], **options)
+    rows = [(left, right) for _, left, right in blocks]
+    names = [str(found.conditions.table.index[number]) for number, *_ in blocks]
+    return solve_blocks(key, arrays.source, arrays.target, rows, names=names, **options)
 
 
 def held_out(found: TransportData, encoding: ConditionEncoding | None = None) -> HeldOut | None:
