@@ -110,7 +110,8 @@ def assert_same(adata: ad.AnnData, before: dict, *, new_uns: tuple[str, ...] = (
         np.testing.assert_array_equal(after["X"], before["X"])
     assert set(after["uns"]) == set(before["uns"]) | set(new_uns)
     for key, value in before["uns"].items():
-        assert after["uns"][key] == value, key
+        same = after["uns"][key].equals(value) if isinstance(value, pd.DataFrame) else after["uns"][key] == value
+        assert same, key
 
 
 # Numerics against closed forms, POT and SciPy, and what is said of the code rather than done by it: nothing that another Python or

@@ -22,6 +22,11 @@ def did_you_mean(got: object, options: Iterable[object]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def listed(keys: Iterable[object]) -> str:
+    """Return keys as an enumeration for messages."""
+    return ", ".join(repr(str(key)) for key in keys) or "none"
+
+
 def check_positive(argument: str, value: float, *, remedy: str = "") -> None:
     """Raise a ``ValueError`` unless `value` is a finite number above zero."""
     if not is_number(value) or not math.isfinite(value) or value <= 0:

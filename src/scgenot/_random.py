@@ -11,12 +11,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.random import threefry_2x32
 from jaxtyping import Array, Float, Integer, UInt32
 
 Words: TypeAlias = tuple[UInt32[Array, ""], UInt32[Array, ""]]
-
-_ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
-_PARITY = np.uint32(0x1BD11BDA)
 
 
 def words(key: jax.Array) -> Words:
@@ -36,19 +34,13 @@ def random_bits(
 ) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """Return two independent arrays of random bits: a function of the key and of two counts, element by element.
 
-    Threefry-2x32 with 20 rounds (Salmon et al. 2011), a cipher whose keys may be as related as its counts. Counts are broadcast
-    against each other.
+    Threefry-2x32 (Salmon et al. 2011), the cipher behind JAX's own keys, whose keys may be as related as its counts. Counts are
+    broadcast against each other.
     """
-    one, two = words(key) if isinstance(key, jax.Array) else key
-    keys = one, two, one ^ two ^ _PARITY
     first, second = jnp.broadcast_arrays(jnp.asarray(first, jnp.uint32), jnp.asarray(second, jnp.uint32))
-    x, y = first + keys[0], second + keys[1]
-    for group in range(5):
-        for by in _ROTATIONS[group % 2]:
-            x = x + y
-            y = x ^ ((y << np.uint32(by)) | (y >> np.uint32(32 - by)))
-        x, y = x + keys[(group + 1) % 3], y + keys[(group + 2) % 3] + np.uint32(group + 1)
-    return x, y
+    pair = jnp.stack(words(key) if isinstance(key, jax.Array) else key)
+    bits = threefry_2x32(pair, jnp.concatenate([first.ravel(), second.ravel()]))
+    return bits[: first.size].reshape(first.shape), bits[first.size :].reshape(first.shape)
 
 
 def uniform(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:

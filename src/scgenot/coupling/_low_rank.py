@@ -73,7 +73,10 @@ def lowrank_coupling(
         )
     rng = host_rng(key)
     costs = resolve_cost_pair(config.cost)
-    sides = [Side.of(rng, *side, cost, config) for side, cost in zip(((source, a), (target, b)), costs, strict=True)]
+    sides = [
+        Side.of(rng, *side, cost, config, number)
+        for number, (side, cost) in enumerate(zip(((source, a), (target, b)), costs, strict=True))
+    ]
     lifts = [
         anchor_lifts(side.anchored, np.asarray(side.within) * side.scale, side.scale, config.epsilon) for side in sides
     ]

@@ -109,7 +109,7 @@ def minibatch_coupling(
         raise ValueError(
             f"`cost`={cost.name!r} is a cost over the whole population, which a batch does not see. Use coupling='global'."
         )
-    scale = cost_scale(cost, source, target, config.scale_cost)
+    scale = cost_scale(cost, source, target, config.scale_of(0))
     return MinibatchCoupling(a, b, config, source, target, cost, scale)
 
 

@@ -165,10 +165,12 @@ def quadratic_minibatch_coupling(
     if pairs is not None:
         raise ValueError("`pairs` belong to the global coupling: a batch rarely holds both members. Use 'global'.")
     sides = [
-        Cells(jnp.asarray(cells), _shared(one, len(cells)), 1.0 / cost_scale(cost, cells, cells, config.scale_cost))
-        for cells, one, cost in zip((source, target), shared or (None, None), costs, strict=False)
+        Cells(
+            jnp.asarray(cells), _shared(one, len(cells)), 1.0 / cost_scale(cost, cells, cells, config.scale_of(number))
+        )
+        for number, (cells, one, cost) in enumerate(zip((source, target), shared or (None, None), costs, strict=False))
     ]
-    shared_inverse = 1.0 if shared is None else 1.0 / cost_scale(costs[2], *shared, config.scale_cost)
+    shared_inverse = 1.0 if shared is None else 1.0 / cost_scale(costs[2], *shared, config.scale_of(2))
     found = QuadraticMinibatchCoupling(a, b, config, *sides, costs, shared_inverse, None)
     if not config.warm_start:
         return found

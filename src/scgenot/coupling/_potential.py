@@ -161,6 +161,13 @@ class PotentialCoupling(Coupling):
         """Return the `k` largest entries of each row of the plan, n x m and sparse; its sum says what share that is."""
         return _plan.top_k(self.geometry, self._row_weights, self._column_weights, k)
 
+    def light(self) -> PotentialCoupling:
+        """Return the same coupling without stored costs, which then come from the cells again; diagnostics stay."""
+        light = dataclasses.replace(self, geometry=dataclasses.replace(self.geometry, matrix=None))
+        # What was measured with stored costs, at the price of a few passes, is not measured again.
+        vars(light)["diagnostics"] = self.diagnostics
+        return light
+
     def swapped(self) -> PotentialCoupling:
         """Return the same coupling seen from the other side."""
         found, (_, target_scale, _) = self.potentials, self._scales()

@@ -1,8 +1,19 @@
 """AnnData and MuData in, one value out: where two populations live, their numbers, what ties them, who is held out."""
 
 from scgenot.data._columns import category_mask, check_category, has_column, obs_column
+from scgenot.data._condition_spec import ConditionSpec, check_condition_arguments
+from scgenot.data._conditions import (
+    Conditions,
+    condition_columns,
+    condition_name,
+    matched_cells,
+    perturbations,
+    read_conditions,
+    text_of,
+)
+from scgenot.data._encoding import ConditionEncoding, settle_encoding
 from scgenot.data._links import check_distances, check_shared, count_pairs, known_pairs
-from scgenot.data._places import POPULATIONS, Data, Place, PopulationSpec, check_copyable, listed, swapped_arguments
+from scgenot.data._places import POPULATIONS, Data, Place, PopulationSpec, check_copyable, swapped_arguments
 from scgenot.data._populations import Population, check_population, population_rows, read_population, select_rows
 from scgenot.data._representation import (
     check_names,
@@ -15,6 +26,7 @@ from scgenot.data._split import Split, split_cells
 from scgenot.data._transport import (
     CostArrays,
     TransportData,
+    blocks_among,
     cost_arrays,
     digest_of,
     fingerprint,
@@ -30,6 +42,9 @@ from scgenot.data._transport import (
 
 __all__ = [
     "POPULATIONS",
+    "ConditionEncoding",
+    "ConditionSpec",
+    "Conditions",
     "CostArrays",
     "Data",
     "Place",
@@ -37,13 +52,17 @@ __all__ = [
     "PopulationSpec",
     "Split",
     "TransportData",
+    "blocks_among",
     "category_mask",
     "check_category",
+    "check_condition_arguments",
     "check_copyable",
     "check_distances",
     "check_names",
     "check_population",
     "check_shared",
+    "condition_columns",
+    "condition_name",
     "cost_arrays",
     "count_pairs",
     "dense_rows",
@@ -53,8 +72,12 @@ __all__ = [
     "hold_out",
     "joined_rows",
     "known_pairs",
-    "listed",
+    "matched_cells",
     "names_digest",
+    "perturbations",
+    "read_conditions",
+    "settle_encoding",
+    "text_of",
     "obs_column",
     "population_rows",
     "read_population",

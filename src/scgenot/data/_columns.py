@@ -12,8 +12,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from mudata import MuData
 
-from scgenot._messages import did_you_mean
-from scgenot.data._places import Data, Place, listed
+from scgenot._messages import did_you_mean, listed
+from scgenot.data._places import Data, Place
 
 _FEWEST_CELLS = 2
 _SHOWN_CATEGORIES = 20
@@ -49,7 +49,12 @@ def category_rows(data: Data, place: Place) -> Int[np.ndarray, " n"]:
     """Return the rows of the category of a place in its ``obs`` column, at least two."""
     key, category, where = place.population_key, place.category, place.name_of("obs")
     column = obs_column(data, place, key, "population_key")
-    rows = np.flatnonzero(_mask_where(column, lambda value: _equal(value, category)))
+    rows = np.flatnonzero(_mask_where(column, lambda value: _belongs(value, place)))
+    if place.others_than is not None and len(rows) < _FEWEST_CELLS:
+        raise ValueError(
+            f"`{place.side}` is None, which takes all cells of {where}[{key!r}] that are not {place.others_than!r}: there are "
+            f"{len(rows)}, and at least {_FEWEST_CELLS} are needed."
+        )
     if len(rows) == 0:
         raise ValueError(
             f"`{place.side}`={category!r} is no category of {where}[{key!r}], {_present(column, category)}"
@@ -65,7 +70,7 @@ def category_rows(data: Data, place: Place) -> Int[np.ndarray, " n"]:
 def rows_of_category(data: Data, place: Place) -> Int[np.ndarray, " n"]:
     """Return the rows of the category of a place in its ``obs`` column, none if there are none."""
     column = obs_column(data, place, place.population_key, "population_key")
-    return np.flatnonzero(_mask_where(column, lambda value: _equal(value, place.category)))
+    return np.flatnonzero(_mask_where(column, lambda value: _belongs(value, place)))
 
 
 def category_mask(column: pd.Series, stored: str) -> Bool[np.ndarray, " n"]:
@@ -128,6 +133,11 @@ def _mask_where(column: pd.Series, is_meant: Callable[[Any], bool]) -> Bool[np.n
     # Asked once for each distinct value; missing ones have code -1 and are never meant.
     codes, values = pd.factorize(column)
     return np.isin(codes, [code for code, value in enumerate(values) if is_meant(value)])
+
+
+def _belongs(value: Any, place: Place) -> bool:
+    """Whether a value that is not missing is that of the cells of a place."""
+    return _equal(value, place.category) if place.others_than is None else not _equal(value, place.others_than)
 
 
 def _equal(value: Any, category: Any) -> bool:

@@ -7,8 +7,8 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from scgenot._messages import did_you_mean
-from scgenot.data._places import Data, Place, PopulationSpec, listed
+from scgenot._messages import did_you_mean, listed
+from scgenot.data._places import Data, Place, PopulationSpec
 from scgenot.data._populations import Population
 
 _MOST_PAIRS = 10_000_000

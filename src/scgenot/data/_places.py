@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import Any, TypeAlias
 
 from anndata import AnnData
 from mudata import MuData
 
-from scgenot._messages import did_you_mean
+from scgenot._messages import did_you_mean, listed
+from scgenot.data._condition_spec import ConditionSpec
 
 Data: TypeAlias = AnnData | MuData
 POPULATIONS = ("source", "target")
@@ -29,6 +30,8 @@ class Place:
         Modality of a MuData, or ``None`` for an AnnData.
     population_key, category
         Column of ``obs`` and its category that tell these cells from others; ``None`` if all cells belong.
+    others_than
+        Instead of a category: these cells have any other one than this.
     distances
         Key of ``obsp`` with precomputed costs, or ``None``.
     shared_rep
@@ -44,6 +47,7 @@ class Place:
     modality: str | None = None
     population_key: str | None = None
     category: Hashable | None = None
+    others_than: Hashable | None = None
     distances: str | None = None
     shared_rep: str | None = None
     weights_key: str | None = None
@@ -53,7 +57,8 @@ class Place:
     @property
     def label(self) -> str:
         """What messages and results call the population."""
-        named = [str(part) for part in (self.modality, self.category) if part is not None]
+        other = None if self.others_than is None else f"all but {self.others_than}"
+        named = [str(part) for part in (self.modality, self.category, other) if part is not None]
         return " ".join(named) or self.side
 
     def cells(self, data: Data) -> AnnData:
@@ -89,10 +94,11 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class PopulationSpec:
-    """Where both populations live."""
+    """Where both populations live, and what was done to the cells of the target."""
 
     source: Place
     target: Place
+    conditions: ConditionSpec | None = None
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any]) -> PopulationSpec:
@@ -101,6 +107,8 @@ class PopulationSpec:
         places = []
         for side in POPULATIONS:
             rep = arguments[f"{side}_rep"]
+            # Without a category of its own, the target is all others.
+            whole = side == "target" and in_one_space and arguments.get("target") is None
             places.append(
                 Place(
                     side,
@@ -108,6 +116,7 @@ class PopulationSpec:
                     modality=arguments.get(f"{side}_modality"),
                     population_key=arguments.get("population_key"),
                     category=arguments.get(side),
+                    others_than=arguments.get("source") if whole else None,
                     distances=arguments.get(f"{side}_distances"),
                     shared_rep=arguments.get("shared_rep"),
                     weights_key=arguments.get("weights_key"),
@@ -115,7 +124,7 @@ class PopulationSpec:
                     layer=arguments.get("layer"),
                 )
             )
-        return cls(*places)
+        return cls(*places, ConditionSpec.from_arguments(arguments))
 
     @property
     def places(self) -> tuple[Place, Place]:
@@ -149,8 +158,3 @@ def check_copyable(data: Data) -> None:
             "`copy=True` needs data in memory, got an object that is backed by a file. Pass `adata.to_memory()`, or "
             "leave `copy` False and write the results into this object."
         )
-
-
-def listed(keys: Iterable[object]) -> str:
-    """Return keys as an enumeration for messages."""
-    return ", ".join(repr(str(key)) for key in keys) or "none"

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from scgenot._messages import did_you_mean
-from scgenot.data._places import Place, listed
+from scgenot._messages import did_you_mean, listed
+from scgenot.data._places import Place
 
 _SHOWN_NAMES = 3
 # Numbers read at once: 1 MB in double precision, small beside any data that are read in several blocks.

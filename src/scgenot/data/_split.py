@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
 
+from scgenot.data._conditions import Block
 from scgenot.data._populations import Population
 
 _FEWEST_TRAINING = 2
@@ -61,6 +63,33 @@ def split_cells(rng: np.random.Generator, source: Population, target: Population
         priority = np.select([partner_trains, partner_held], [2, 0], 1)
     target_train, target_held = _split(rng, len(target.rows), share, priority)
     return Split(source_train, source_held, target_train, target_held)
+
+
+def split_blocks(
+    rng: np.random.Generator, blocks: Sequence[Block], sizes: tuple[int, int], share: float, unseen: Sequence[int] = ()
+) -> Split:
+    """Hold out a share of the cells of each block at random, and all target cells of unseen conditions altogether.
+
+    Each block keeps two controls, and two of its cells if it has as many: small ones are not held out from.
+    """
+    held_source = np.zeros(sizes[0], bool)
+    target = np.zeros((2, sizes[1]), bool)
+    strata: set[bytes] = set()
+    for block in blocks:
+        # Conditions of one stratum share their controls, and strata have none in common.
+        if block.source.tobytes() not in strata:
+            strata.add(block.source.tobytes())
+            held_source[rng.permutation(block.source)[: _held(len(block.source), share)]] = True
+        if block.condition not in unseen:
+            order = rng.permutation(block.target)
+            few = _held(len(order), share)
+            target[1, order[:few]] = True
+            target[0, order[few:]] = True
+    # Controls that belong to no condition play no part.
+    used = np.zeros(sizes[0], bool)
+    for block in blocks:
+        used[block.source] = True
+    return Split(*map(np.flatnonzero, (used & ~held_source, used & held_source, target[0], target[1])))
 
 
 def _held(n: int, share: float) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from scgenot.data._conditions import Conditions, read_conditions
 from scgenot.data._links import distances, known_pairs
 from scgenot.data._places import POPULATIONS, Data, PopulationSpec
 from scgenot.data._populations import Population, read_population
-from scgenot.data._split import Split, split_cells
+from scgenot.data._split import Split, split_blocks, split_cells
 
 Places = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]
 
@@ -46,6 +48,10 @@ class TransportData:
         The populations.
     split
         Which cells train; ``None`` until it is decided.
+    conditions
+        What was done to the target cells, and which source cells belong to each; ``None`` for a plain pair of populations.
+    unseen
+        Numbers of conditions that are held out: their target cells neither train nor are among the held-out cells.
     """
 
     data: Data
@@ -54,6 +60,8 @@ class TransportData:
     source: Population
     target: Population
     split: Split | None = None
+    conditions: Conditions | None = None
+    unseen: tuple[int, ...] = ()
 
     @property
     def populations(self) -> tuple[Population, Population]:
@@ -72,18 +80,30 @@ class TransportData:
 
 
 def read_transport(data: Data, spec: PopulationSpec, problem: str) -> TransportData:
-    """Read both populations as they are now; raises as :func:`read_population`."""
-    return TransportData(data, spec, problem, *(read_population(data, place) for place in spec.places))
+    """Read both populations, and conditions, as they are now; raises as :func:`read_population` and :func:`read_conditions`."""
+    source, target = (read_population(data, place) for place in spec.places)
+    conditions = None
+    if spec.conditions is not None:
+        conditions = read_conditions(data, spec.conditions, spec.places, (source.rows, target.rows))
+    return TransportData(data, spec, problem, source, target, conditions=conditions)
 
 
-def hold_out(found: TransportData, rng: np.random.Generator, share: float) -> TransportData:
-    """Return the data with a share of each population held out; see :func:`split_cells`."""
-    return dataclasses.replace(found, split=split_cells(rng, found.source, found.target, share))
+def hold_out(found: TransportData, rng: np.random.Generator, share: float, unseen: Sequence[int] = ()) -> TransportData:
+    """Return the data with a share of each population held out, see :func:`split_cells`, and some conditions altogether."""
+    if found.conditions is None:
+        return dataclasses.replace(found, split=split_cells(rng, found.source, found.target, share))
+    sizes = len(found.source.rows), len(found.target.rows)
+    split = split_blocks(rng, found.conditions.blocks, sizes, share, unseen)
+    return dataclasses.replace(found, split=split, unseen=tuple(unseen))
 
 
 def swapped(found: TransportData, spec: PopulationSpec) -> TransportData:
     """Return the data seen from the other side; `spec` says where they live, seen from there."""
     split = None if found.split is None else found.split.swapped()
+    if found.conditions is not None:
+        raise ValueError(
+            "a model of conditions has no `reverse` yet: train one with source and target exchanged instead."
+        )
     return dataclasses.replace(found, spec=spec, source=found.target, target=found.source, split=split)
 
 
@@ -133,6 +153,12 @@ def weights_among(found: TransportData, cells: Places) -> tuple[np.ndarray | Non
     return weights[0], weights[1]
 
 
+def blocks_among(found: TransportData, cells: Places) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Return the blocks among some cells: their condition, and places among these; unseen conditions are left out."""
+    blocks = found.conditions.restricted(*cells, leave_out=found.unseen)
+    return [(block.condition, block.source, block.target) for block in blocks]
+
+
 def rows_of(found: TransportData, cells: Places) -> Places:
     """Return rows of cells in the AnnData of their populations, from their places in these."""
     rows = [population.rows[some] for population, some in zip(found.populations, cells, strict=True)]
@@ -165,6 +191,8 @@ def fingerprint(found: TransportData) -> str:
             parts.append(digest_of(population.shared, names))
         if place.distances is not None:
             parts.append(digest_of(distances(found.data, place, population.rows, population.rows)))
+    if found.conditions is not None:
+        parts.append(digest_of(*(one for block in found.conditions.blocks for one in (block.source, block.target))))
     return " ".join(parts)
 
 

@@ -1,6 +1,7 @@
 """Conditional flow matching on a coupling: velocity field, trainer, sampler."""
 
-from scgenot.flow._config import FlowConfig, ODEConfig, RescalingConfig, TrainConfig
+from scgenot.flow._conditions import ConditionEncoder, ConditionLayout
+from scgenot.flow._config import ConditionConfig, FlowConfig, ODEConfig, RescalingConfig, TrainConfig
 from scgenot.flow._path import NoiseToTarget, Path, matching_loss, noise_and_time
 from scgenot.flow._result import Stopped, TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
@@ -14,10 +15,13 @@ from scgenot.flow._summaries import (
     reference_rows,
 )
 from scgenot.flow._trainer import train_velocity
-from scgenot.flow._validation import HeldOut, validate_on
+from scgenot.flow._validation import HeldOut, Unseen, validate_on
 from scgenot.flow._velocity import VelocityField
 
 __all__ = [
+    "ConditionConfig",
+    "ConditionEncoder",
+    "ConditionLayout",
     "FlowConfig",
     "FlowWeights",
     "HeldOut",
@@ -30,6 +34,7 @@ __all__ = [
     "TargetRegions",
     "TrainConfig",
     "TrainResult",
+    "Unseen",
     "VelocityField",
     "conditional_mean",
     "conditional_variance",

@@ -64,6 +64,33 @@ class RescalingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConditionConfig:
+    """How the velocity field takes in conditions that are made of slots; see :class:`scgenot.flow.ConditionLayout`.
+
+    Attributes
+    ----------
+    width
+        Length of the vector that a condition is encoded as.
+    hidden
+        Widths of the hidden layers that encode a slot.
+    injection
+        ``"film"``: the vector scales and shifts every hidden layer of the field. ``"concat"``: it stands beside the cell in
+        the first layer.
+    """
+
+    width: int = 64
+    hidden: Sequence[int] = (64,)
+    injection: Literal["film", "concat"] = "film"
+
+    def __post_init__(self) -> None:
+        """Check the values where they are given."""
+        check_count("width", self.width)
+        object.__setattr__(self, "hidden", _widths(self.hidden))
+        if self.injection not in ("film", "concat"):
+            raise ValueError(one_of("injection", self.injection, ("film", "concat")))
+
+
+@dataclasses.dataclass(frozen=True)
 class FlowConfig:
     """The velocity field.
 
@@ -78,12 +105,15 @@ class FlowConfig:
         variances, as the cost sees them; ``"feature"`` brings each feature to variance 1; ``"none"`` changes nothing.
     rescaling
         The networks beside it that learn growth, used where a marginal is relaxed.
+    conditions
+        How it takes in conditions, where there are some.
     """
 
     hidden: Sequence[int] = (256, 256, 256)
     time_frequencies: int = 16
     standardize: Literal["global", "feature", "none"] = "global"
     rescaling: RescalingConfig = RescalingConfig()
+    conditions: ConditionConfig = ConditionConfig()
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
@@ -95,7 +125,8 @@ class FlowConfig:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> FlowConfig:
         """Return the config that ``dataclasses.asdict`` wrote, also in a version that had fewer fields."""
-        return cls(**dict(saved) | {"rescaling": RescalingConfig(**saved.get("rescaling", {}))})
+        parts = {"rescaling": RescalingConfig, "conditions": ConditionConfig}
+        return cls(**dict(saved) | {name: part(**saved.get(name, {})) for name, part in parts.items()})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,6 +144,7 @@ def _solve_rows(
     model = nnx.merge(graphdef, weights.params)
     x = weights.source_units.forward(cells)
     c = conditions if weights.condition_units is None else weights.condition_units.forward(conditions)
+    c = model.encode(c)
 
     # Two words of bits for each sample and each pair of features.
     pairs = -(-target_dim // 2)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from tqdm.auto import tqdm
 
 from scgenot._random import random_bits
-from scgenot._sizes import pad_with, padded_cells
+from scgenot._sizes import pad_edge, pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
 from scgenot.flow._path import NoiseToTarget, Path, noise_and_time
@@ -26,6 +26,7 @@ from scgenot.flow._result import Params, Stopped, TrainResult
 
 _VALIDATION_PAIRS = 4096
 _EXPLODED = 10.0
+_FEWEST_CONDITIONS = 8
 # Steps whose median loss is judged. A batch whose loss is ten times the first one's, for an outlier's sake, is at most one in
 # ten (outliers are part of the variance that cells are scaled by): 10 of 20 are such with a probability below 1e-5. A
 # diverging run goes on for at most so many steps.
@@ -68,8 +69,9 @@ class ValidationSet:
         pair_key, noise_key = keys(key, 2)
         i, j, *block = next(coupling.pairs(pair_key, batch_size=_VALIDATION_PAIRS, steps=1))
         noise, times = noise_and_time(noise_key, _VALIDATION_PAIRS, target.shape[1])
-        conditions = _conditions(conditions)
-        rows = conditions[np.asarray(block[0][0])] if block else np.zeros((_VALIDATION_PAIRS, 0), np.float32)
+        rows = np.zeros((_VALIDATION_PAIRS, 0), np.float32)
+        if conditions is not None:
+            rows = np.asarray(conditions, np.float32)[np.asarray(block[0][0])]
         return cls(np.asarray(source)[np.asarray(i[0])], np.asarray(target)[np.asarray(j[0])], noise, times, rows)
 
 
@@ -149,7 +151,7 @@ def train_velocity(
                 rate = np.zeros(config.check_every, np.float32)
                 rate[:count] = rates[done : done + count]
                 i, j, *block = next(batches)
-                block = block[0] if block else np.zeros(i.shape, np.int32)
+                block = block[0] if block and conditions is not None else np.zeros(i.shape, np.int32)
                 before = _kept(state, config)
                 state, losses = run(state, cells, table, (i, j, block), rate, step_key, done, count)
                 losses = np.asarray(losses)[:count]
@@ -194,8 +196,14 @@ def _initial_state(max_grad_norm: float, params: Params) -> TrainState:
 
 
 def _conditions(conditions: Any) -> Float[np.ndarray, "blocks dc"]:
-    """Return the table of conditions; without any, one of no columns, in which all pairs look up the first row."""
-    return np.zeros((1, 0), np.float32) if conditions is None else np.asarray(conditions, np.float32)
+    """Return the table of conditions, its last row repeated up to a power of two: few numbers of conditions are compiled.
+
+    Without any, it has one row of no columns, which all pairs look up.
+    """
+    if conditions is None:
+        return np.zeros((1, 0), np.float32)
+    rows = np.asarray(conditions, np.float32)
+    return pad_edge(rows, max(_FEWEST_CONDITIONS, 1 << (len(rows) - 1).bit_length()))
 
 
 @partial(jax.jit, static_argnames=("graphdef", "path", "max_grad_norm", "ema_decay"))
@@ -217,14 +225,18 @@ def _run_steps(
     optimizer = _optimizer(max_grad_norm)
     i, j, block = pairs
 
-    def loss_of(params, x, y, z, t, c):
-        return path.loss(partial(nnx.merge(graphdef, params), c=c), x, y, z, t)
+    def loss_of(params, x, y, z, t, rows):
+        field = nnx.merge(graphdef, params)
+        # Each condition is encoded once, unless there are more of them than rows in the batch.
+        few = len(conditions) <= len(rows)
+        c = field.encode(conditions)[rows] if few else field.encode(conditions[rows])
+        return path.loss(partial(field, c=c), x, y, z, t)
 
     def step(k, carry):
         state, losses = carry
-        x, y, c = cells[0][i[k]], cells[1][j[k]], conditions[block[k]]
+        x, y = cells[0][i[k]], cells[1][j[k]]
         z, t = noise_and_time(random_bits(key, done + k, 0), *y.shape)
-        loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, c)
+        loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, block[k])
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = jax.tree.map(lambda p, u: p - rates[k] * u, state.params, updates)
         average = state.average
@@ -238,7 +250,8 @@ def _run_steps(
 
 @partial(jax.jit, static_argnames=("graphdef", "path"))
 def _validation_loss(graphdef: nnx.GraphDef, path: Path, params: Params, x, y, z, t, c) -> Float[Array, ""]:
-    return path.loss(partial(nnx.merge(graphdef, params), c=c), x, y, z, t)
+    field = nnx.merge(graphdef, params)
+    return path.loss(partial(field, c=field.encode(c)), x, y, z, t)
 
 
 def _kept(state: TrainState, config: TrainConfig) -> Params:

@@ -18,12 +18,29 @@ from scgenot.flow._path import Path
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._trainer import ValidationSet, keys
-from scgenot.metrics import sinkhorn_divergence
+from scgenot.metrics import energy_distance, sinkhorn_divergence
 
 # Cells of each population that the divergence is between: the smallest of these that holds all held-out cells, or the last.
 # Two sizes, so that little is compiled. Between 256 cells a check takes a tenth of a second on two cores.
 _CELLS = (64, 256)
 _ODE = ODEConfig(n_steps=8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unseen:
+    """A condition that training does not see, to follow how well it is predicted.
+
+    Attributes
+    ----------
+    source, target
+        Its controls and its cells, in the user's units.
+    condition
+        Its row of numbers.
+    """
+
+    source: Float[np.ndarray, "n dx"]
+    target: Float[np.ndarray, "m dy"]
+    condition: Float[np.ndarray, " c"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +59,8 @@ class HeldOut:
         Prior weights, where cells have any.
     blocks
         Rows of source and target cells for each block, where the coupling has blocks.
+    unseen
+        Conditions that training does not see.
     """
 
     source: Float[np.ndarray, "n dx"]
@@ -52,6 +71,7 @@ class HeldOut:
     source_weights: Float[np.ndarray, " n"] | None = None
     target_weights: Float[np.ndarray, " m"] | None = None
     blocks: Sequence[tuple[Any, Any]] | None = None
+    unseen: tuple[Unseen, ...] = ()
 
     def coupled_by(self, coupling: Coupling) -> Coupling:
         """Return the coupling between these cells that a solved one implies."""
@@ -72,30 +92,71 @@ def validate_on(
 ) -> tuple[ValidationSet | None, Callable[[Any], dict[str, float]] | None]:
     """Return held-out pairs for the loss, and a function of the parameters for what else is measured.
 
-    `conditions` are those of the coupling's blocks in standardised units. With conditions only the loss is measured: each
-    would need a divergence of its own.
+    `conditions` are those of the coupling's blocks in standardised units. With conditions the loss is measured, and how far
+    predictions of unseen conditions are from their cells.
     """
     if held_out is None:
         return None, None
     pair_key, sample_key = keys(key, 2)
+    metrics = None
+    if held_out.unseen:
+        some = tuple(_some(host_rng(sample_key), one) for one in held_out.unseen)
+
+        def metrics(params: Any) -> dict[str, float]:
+            return unseen_energy(graphdef, path, FlowWeights(params, *units), sample_key, some)
+
+    if not len(held_out.source) or not len(held_out.target):
+        return None, metrics
     between = held_out.coupled_by(coupling)
     source, target = (
         unit.on_host(cells) for unit, cells in zip(units, (held_out.source, held_out.target), strict=True)
     )
     pairs = ValidationSet.draw(pair_key, between, source, target, conditions)
     if conditions is not None:
-        return pairs, None
+        return pairs, metrics
     size = next((size for size in _CELLS if max(len(source), len(target)) <= size), _CELLS[-1])
     # By the mass that cells send and get in the plan: that is the source which its target is to be reached from.
     rng = host_rng(sample_key)
     source_some = held_out.source[stratified(rng, between.source_marginal, (size,))]
     target_some = held_out.target[stratified(rng, between.target_marginal, (size,))]
 
-    def metrics(params: Any) -> dict[str, float]:
+    def divergence(params: Any) -> dict[str, float]:
         weights = FlowWeights(params, *units)
         return held_out_divergence(graphdef, path, weights, sample_key, source_some, target_some)
 
-    return pairs, metrics
+    return pairs, divergence
+
+
+def _some(rng: np.random.Generator, one: Unseen) -> Unseen:
+    cells = (rng.choice(side, min(len(side), _CELLS[-1]), replace=False) for side in (one.source, one.target))
+    return Unseen(*cells, one.condition)
+
+
+def unseen_energy(
+    graphdef: nnx.GraphDef,
+    path: Path,
+    weights: FlowWeights,
+    key: jax.Array,
+    unseen: Sequence[Unseen],
+) -> dict[str, float]:
+    """Return the unbiased energy distance between predicted and true cells, its mean over unseen conditions.
+
+    In one space also its share of what doing nothing leaves, a ratio of sums over the conditions.
+    """
+    distances, nothing = [], []
+    for one in unseen:
+        rows, ids = np.broadcast_to(one.condition, (len(one.source), len(one.condition))), np.arange(len(one.source))
+        blocks = sample_blocks(
+            graphdef, weights, key, one.source, ids, 1, _ODE, rows=_CELLS[-1], path=path, conditions=rows
+        )
+        predicted = np.concatenate([block[:, 0] for _, block in blocks])
+        distances.append(energy_distance(predicted, one.target, unbiased=True))
+        if one.source.shape[1] == one.target.shape[1]:
+            nothing.append(energy_distance(one.source, one.target, unbiased=True))
+    found = {"validation_energy_distance": float(np.mean(distances))}
+    if sum(nothing) > 0:
+        found["validation_energy_ratio"] = float(np.sum(distances) / np.sum(nothing))
+    return found
 
 
 def held_out_divergence(

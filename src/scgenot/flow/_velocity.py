@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from scgenot.flow._conditions import ConditionEncoder, ConditionLayout
 from scgenot.flow._config import FlowConfig
 
 
@@ -28,53 +29,86 @@ class VelocityField(nnx.Module):
         Widths.
     condition_dim
         Length of the vector that describes a condition; 0 for none.
+    layout
+        What its numbers mean. ``None``: they are taken as they are.
     rngs
         Keys for the initial weights.
     """
 
     def __init__(
-        self, source_dim: int, target_dim: int, config: FlowConfig, condition_dim: int = 0, *, rngs: nnx.Rngs
+        self,
+        source_dim: int,
+        target_dim: int,
+        config: FlowConfig,
+        condition_dim: int = 0,
+        layout: ConditionLayout | None = None,
+        *,
+        rngs: nnx.Rngs,
     ) -> None:
         widths = config.hidden
         # Half-integer multiples of pi: the encoding separates t = 0 from t = 1, which a 1-periodic one does not.
         self.frequencies = tuple(0.5 * math.pi * (k + 1) for k in range(config.time_frequencies))
-        inputs = target_dim + source_dim + condition_dim + 2 * config.time_frequencies
+        self.encoder = None if layout is None else ConditionEncoder(layout, config.conditions, rngs=rngs)
+        encoded = condition_dim if layout is None else config.conditions.width
+        self.modulates = layout is not None and config.conditions.injection == "film"
+        inputs = target_dim + source_dim + 2 * config.time_frequencies + (0 if self.modulates else encoded)
         self.layers = nnx.List(
             [nnx.Linear(before, after, rngs=rngs) for before, after in zip((inputs, *widths), widths, strict=False)]
         )
+        # Starting from no modulation: conditions differ once the data say so.
+        blank = nnx.initializers.zeros
+        modulated = widths if self.modulates else ()
+        self.films = nnx.List([nnx.Linear(encoded, 2 * width, kernel_init=blank, rngs=rngs) for width in modulated])
         # Starting from zero velocity spares the first steps from undoing random output.
         self.out = nnx.Linear(widths[-1], target_dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
+
+    def encode(self, conditions: Float[Array, "rows dc"]) -> Float[Array, "rows de"]:
+        """Return conditions as :meth:`__call__` takes them: encoded, where they have slots or a context."""
+        return conditions if self.encoder is None else self.encoder(conditions)
 
     def __call__(
         self,
         t: Float[Array, " rows"],
         z: Float[Array, "rows dy"],
         x: Float[Array, "rows dx"],
-        c: Float[Array, "rows dc"] | None = None,
+        c: Float[Array, "rows de"] | None = None,
     ) -> Float[Array, "rows dy"]:
-        """Return the velocity of `z` at time `t` given `x` and condition `c`, all in standardised units."""
+        """Return the velocity of `z` at time `t` given `x` and the encoded condition `c`, all in standardised units."""
         angles = t[:, None] * jnp.asarray(self.frequencies, jnp.float32)
-        given = [z, x] if c is None else [z, x, c]
+        given = [z, x] if c is None or self.modulates else [z, x, c]
         hidden = jnp.concatenate([*given, jnp.cos(angles), jnp.sin(angles)], axis=1)
-        for layer in self.layers:
-            hidden = jax.nn.silu(layer(hidden))
+        for number, layer in enumerate(self.layers):
+            hidden = layer(hidden)
+            if self.modulates:
+                scale, shift = jnp.split(self.films[number](c), 2, axis=1)
+                hidden = hidden * (1.0 + scale) + shift
+            hidden = jax.nn.silu(hidden)
         return self.out(hidden)
 
 
 def abstract_velocity(
-    source_dim: int, target_dim: int, config: FlowConfig, condition_dim: int = 0
+    source_dim: int,
+    target_dim: int,
+    config: FlowConfig,
+    condition_dim: int = 0,
+    layout: ConditionLayout | None = None,
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """Return structure and shapes of the weights of a :class:`VelocityField`, without computing any."""
     return nnx.split(
-        nnx.eval_shape(lambda: VelocityField(source_dim, target_dim, config, condition_dim, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: VelocityField(source_dim, target_dim, config, condition_dim, layout, rngs=nnx.Rngs(0)))
     )
 
 
 # One compiled program in place of two a layer.
-@partial(jax.jit, static_argnames=("source_dim", "target_dim", "config", "condition_dim"))
+@partial(jax.jit, static_argnames=("source_dim", "target_dim", "config", "condition_dim", "layout"))
 def initial_weights(
-    key: jax.Array, source_dim: int, target_dim: int, config: FlowConfig, condition_dim: int = 0
+    key: jax.Array,
+    source_dim: int,
+    target_dim: int,
+    config: FlowConfig,
+    condition_dim: int = 0,
+    layout: ConditionLayout | None = None,
 ) -> Any:
     """Return the initial weights of a :class:`VelocityField`."""
-    field = VelocityField(source_dim, target_dim, config, condition_dim, rngs=nnx.Rngs(params=key))
+    field = VelocityField(source_dim, target_dim, config, condition_dim, layout, rngs=nnx.Rngs(params=key))
     return nnx.split(field)[1]

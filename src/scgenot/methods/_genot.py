@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
+from scgenot.flow._conditions import ConditionLayout
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
 from scgenot.flow._path import NoiseToTarget
 from scgenot.flow._result import TrainResult
@@ -128,7 +129,7 @@ class GENOTSolver(Method):
             raise ValueError("`data.coupling` is None, and GENOT learns from pairs. Solve for a coupling first.")
         if data.conditions is not None:
             conditions = np.asarray(data.conditions, np.float32)
-            learned = dataclasses.replace(self, condition_dim=conditions.shape[1])
+            learned = dataclasses.replace(self, condition_dim=conditions.shape[1], condition_layout=data.layout)
         # The first of five is :meth:`fit`'s, for the coupling.
         _, init_key, train_key, validation_key, growth_key = keys(key, 5)
         config = self.config
@@ -137,7 +138,8 @@ class GENOTSolver(Method):
         target_units = Standardizer.fit(target, coupling.target_marginal, config.standardize)
         units = source_units, target_units
         condition_units = None
-        if conditions is not None:
+        # In a layout zero is an empty slot, and tokens have come in units of their own.
+        if conditions is not None and data.layout is None:
             # Each number for itself: those of a condition need not share a unit.
             condition_units = Standardizer.fit(conditions, np.ones(len(conditions)), "feature")
             conditions = condition_units.on_host(conditions)
@@ -174,10 +176,14 @@ class GENOTSolver(Method):
             if kind != "relaxed":
                 continue
             rows, blocks, prior, marginal = growth_rows(coupling, side)
-            x = x if conditions is None else np.concatenate([x[rows], conditions[blocks]], axis=1)
-            networks[name] = fit_rescaling(own, x, prior, marginal, self.config.rescaling)
+            given = x[rows]
+            if conditions is not None:
+                given = np.concatenate([given, self._pooled(conditions)[blocks]], axis=1)
+            networks[name] = fit_rescaling(own, given, prior, marginal, self.config.rescaling)
             if conditions is None:
-                growth[name] = jax.device_put(plan_growth(prior, marginal).astype(np.float32))
+                whole = np.zeros(len(x), np.float32)
+                whole[rows] = plan_growth(prior, marginal)
+                growth[name] = jax.device_put(whole)
         return networks, growth
 
     def sample_blocks(
@@ -212,7 +218,9 @@ class GENOTSolver(Method):
             return self.growth_without_network(x, population)
         units = weights.source_units if population == "source" else weights.target_units
         rows = self.condition_rows(condition, len(x))
-        rows = None if weights.condition_units is None else weights.condition_units.on_host(rows)
+        rows = None if not self.condition_dim else self._pooled(rows)
+        if weights.condition_units is not None:
+            rows = weights.condition_units.on_host(rows)
         return evaluate_growth(weights.rescaling[population], units, x, self.config.rescaling, rows)
 
     def training_growth(self, population: Literal["source", "target"] = "source") -> Float[np.ndarray, " k"] | None:
@@ -231,17 +239,23 @@ class GENOTSolver(Method):
         dims, c = (self.source_dim, self.target_dim), self.condition_dim
         source, target = (_blank_units(d) for d in dims)
         relaxed = [k for k, kind in enumerate(self.marginal_kinds) if kind == "relaxed"]
-        rescaling = {POPULATIONS[k]: empty_rescaling(dims[k] + c, self.config.rescaling)[1] for k in relaxed}
+        pooled = c if self.condition_layout is None else self.condition_layout.pooled_width
+        rescaling = {POPULATIONS[k]: empty_rescaling(dims[k] + pooled, self.config.rescaling)[1] for k in relaxed}
         known = self.training_cells
         empty = lambda n: jax.device_put(np.zeros(n, np.float32))
         kept = known is not None and not c
         growth = {POPULATIONS[k]: empty(known[k]) for k in relaxed} if kept else {}
         params = abstract_velocity(*self._network)[1]
-        return FlowWeights(params, source, target, rescaling, growth, _blank_units(c) if c else None)
+        plain = c and self.condition_layout is None
+        return FlowWeights(params, source, target, rescaling, growth, _blank_units(c) if plain else None)
+
+    def _pooled(self, conditions: Float[np.ndarray, "rows c"]) -> Float[np.ndarray, "rows p"]:
+        """Return conditions as networks for growth see them."""
+        return conditions if self.condition_layout is None else self.condition_layout.pooled(conditions)
 
     @property
-    def _network(self) -> tuple[int, int, FlowConfig, int]:
-        return self.source_dim, self.target_dim, self.config, self.condition_dim
+    def _network(self) -> tuple[int, int, FlowConfig, int, ConditionLayout | None]:
+        return self.source_dim, self.target_dim, self.config, self.condition_dim, self.condition_layout
 
 
 def _blank_units(width: int) -> Standardizer:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG
 from scgenot.coupling import Coupling, MarginalKind
-from scgenot.flow import HeldOut, ODEConfig, TrainConfig, TrainResult
+from scgenot.flow import ConditionLayout, HeldOut, ODEConfig, TrainConfig, TrainResult
 
 POPULATIONS = ("source", "target")
 
@@ -57,6 +57,8 @@ class FitData:
         The coupling between them; ``None`` for a method that needs samples only.
     conditions
         One row a block of the coupling, which numbers them: ``pairs`` then yields (i, j, block). ``None`` without conditions.
+    layout
+        What the numbers of `conditions` mean; ``None``: they are taken as they are.
     source_weights, target_weights
         Prior weights of the cells, uniform by default; for methods without a coupling, which has its own.
     held_out
@@ -67,6 +69,7 @@ class FitData:
     target: Float[Array | np.ndarray, "m dy"]
     coupling: Coupling | None = None
     conditions: Float[Array | np.ndarray, "blocks c"] | None = None
+    layout: ConditionLayout | None = None
     source_weights: Float[Array | np.ndarray, " n"] | None = None
     target_weights: Float[Array | np.ndarray, " m"] | None = None
     held_out: HeldOut | None = None
@@ -101,6 +104,8 @@ class Method(abc.ABC):
         tells whether there is growth to learn.
     condition_dim
         Length of the vector that describes a condition; 0 without conditions.
+    condition_layout
+        What the numbers of a condition mean; ``None``: they are taken as they are.
     training_cells
         Numbers of source and target cells that were learned from; ``None`` before learning, and in older saved models.
     """
@@ -116,6 +121,7 @@ class Method(abc.ABC):
     weights: Any = None
     marginal_kinds: tuple[MarginalKind, MarginalKind] = ("kept", "kept")
     condition_dim: int = 0
+    condition_layout: ConditionLayout | None = None
     training_cells: tuple[int, int] | None = None
 
     # ---- What a method writes ----------------------------------------------------------------------------------------
@@ -275,19 +281,21 @@ class Method(abc.ABC):
             "config": dataclasses.asdict(self.config),
             "marginal_kinds": list(self.marginal_kinds),
             "condition_dim": self.condition_dim,
+            "condition_layout": None if self.condition_layout is None else dataclasses.asdict(self.condition_layout),
             "training_cells": None if self.training_cells is None else list(self.training_cells),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Method:
         """Return the method that :meth:`state_config` described, without weights. Keys of later versions may be missing."""
-        cells = state.get("training_cells")
+        cells, layout = state.get("training_cells"), state.get("condition_layout")
         return cls(
             source_dim=int(state["source_dim"]),
             target_dim=int(state["target_dim"]),
             config=cls.config_from(state["config"]),
             marginal_kinds=tuple(state.get("marginal_kinds", ("kept", "kept"))),
             condition_dim=int(state.get("condition_dim", 0)),
+            condition_layout=None if layout is None else ConditionLayout(**layout),
             training_cells=None if cells is None else (int(cells[0]), int(cells[1])),
         )
 

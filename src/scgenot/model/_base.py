@@ -17,8 +17,8 @@ from scgenot.coupling import Coupling, CouplingKind, Kind, kind_with_options
 from scgenot.data import POPULATIONS, Data, PopulationSpec, joined_rows, representation_names, select_rows
 from scgenot.flow import TargetRegions
 from scgenot.methods import Method
-from scgenot.model import _growth, _labels, _queries, _setup, _training
-from scgenot.model._cells import some_data
+from scgenot.model import _conditions, _growth, _labels, _queries, _setup, _training
+from scgenot.model._cells import check_is_trained, some_data
 from scgenot.model._problem import check_widths, choose_problem, cost_name, coupling_config
 from scgenot.model._scvi import BaseModelClass, show_setup_arguments
 from scgenot.model.saving import load_model, load_registry, save_model
@@ -100,7 +100,13 @@ class TransportModel(BaseModelClass):
                 f"{self._spec.target.rep!r}. Use one representation for both populations."
             )
         self._feature_names = dict.fromkeys(POPULATIONS) if adata is None else self._names_in(adata)
+        if self._spec.conditions is not None and not self._method.can.conditions:
+            raise ValueError(
+                f"the method {self._method.name!r} learns one pair of populations, and setup has conditions or `match_keys`. Set "
+                "the data up with `source` and `target` alone."
+            )
         # What training leaves.
+        self._conditions: _conditions.KnownConditions | None = None
         self.coupling_: Coupling | None = None
         self._coupling_diagnostics: list[dict[str, Any]] = []
         self._training: _training.TrainedOn | None = None
@@ -117,6 +123,7 @@ class TransportModel(BaseModelClass):
     train = _training.train
     reverse = _training.reverse
     coupling_summary = _training.coupling_summary
+    conditions = property(_conditions.conditions)
     sample = _queries.sample
     summarize = _queries.summarize
     get_transported_mean = _queries.get_transported_mean
@@ -193,10 +200,25 @@ class TransportModel(BaseModelClass):
         return self._spec.source.cells(some_data(self, adata))
 
     def source_rows(
-        self, adata: Data | None = None, *, indices: Sequence[int] | np.ndarray | None = None
+        self,
+        adata: Data | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        conditions: str | None = None,
     ) -> Int[np.ndarray, " n"]:
         """Return the rows of :meth:`source_adata` that results of :meth:`sample` belong to, in their order."""
+        if conditions is not None and indices is None:
+            return _conditions.answer(self, lambda cells: cells.rows, adata, indices, conditions)
         return select_rows(some_data(self, adata), self._spec.source, indices)
+
+    def resolve_conditions(self, conditions: Any) -> list[_conditions.Asked] | None:
+        """Return the conditions that are meant, each of which any getter takes; ``None`` in a model without conditions."""
+        if self._spec.conditions is None or not self._spec.conditions.has_vector:
+            if conditions is not None:
+                raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
+            return None
+        check_is_trained(self)
+        return _conditions.asked_conditions(self, conditions)[0]
 
     # ---- Its method --------------------------------------------------------------------------------------------------
 
@@ -239,16 +261,22 @@ class TransportModel(BaseModelClass):
     def describe(self) -> dict[str, str | float | int]:
         """Return what the model maps and how, in plain values that an AnnData can store."""
         source, target, config = self._spec.source, self._spec.target, self._coupling_config.resolved(self._problem)
+        told = self._spec.conditions
         known = {
             "population_key": source.population_key,
             "source": str(source.modality if source.category is None else source.category),
-            "target": str(target.modality if target.category is None else target.category),
+            "target": target.label if target.category is None else str(target.category),
             "source_modality": source.modality,
             "target_modality": target.modality,
             "source_rep": source.rep,
             "target_rep": target.rep,
             "layer": source.layer,
             "weights_key": source.weights_key,
+            "condition_keys": None
+            if told is None
+            else {name: list(keys) for name, keys in told.covariates.items()} or None,
+            "context_keys": None if told is None else list(told.context_keys) or None,
+            "match_keys": None if told is None else list(told.match_keys) or None,
             "shared_rep": source.shared_rep if self._problem == "fused" else None,
             "pairs_key": source.pairs_key if self._problem == "fused" else None,
             "problem": self._problem,
@@ -281,10 +309,12 @@ class TransportModel(BaseModelClass):
             else f"{self._coupling_kind} coupling, cost {cost_name(config.cost)}{alpha}, epsilon {config.epsilon:g}, tau "
             f"{config.tau_source:g} / {config.tau_target:g}"
         )
+        several = f"  conditions: {stats.n_conditions}, plans: {stats.n_plans}\n" if "n_conditions" in stats else ""
         return (
             f"{type(self).__name__} model: {source.label} ({stats.n_source_cells} cells) -> {target.label} "
             f"({stats.n_target_cells} cells){told_by}\n"
             f"  representation: {reps} ({self._method.source_dim} -> {self._method.target_dim} features)\n"
+            f"{several}"
             f"  problem: {self._problem}, {solved}\n"
             f"  {self._method_line()}\n"
             f"  status: {state}"

@@ -65,11 +65,14 @@ class Cells:
         Their rows in it, in the order of the answer.
     values
         Their representation.
+    condition
+        The numbers of each one's condition; ``None`` without conditions.
     """
 
     adata: AnnData
     rows: Int[np.ndarray, " n"]
     values: Float[np.ndarray, "n d"]
+    condition: Float[np.ndarray, "n c"] | None = None
 
     @property
     def names(self) -> pd.Index:
@@ -125,6 +128,5 @@ def cells_of(model: TransportModel, side: str, adata: Data | None, indices: Any)
 def sample_blocks(model: TransportModel, cells: Cells, sampling: Sampling) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield samples of a run of consecutive cells at a time."""
     rows = None if sampling.batch_size is None else sampling.batch_size * sampling.n_samples
-    return model._method.sample_blocks(
-        sampling.rng, cells.values, sampling.n_samples, ode=sampling.ode, cell_ids=cells.sample_ids, rows=rows
-    )
+    options = {"ode": sampling.ode, "cell_ids": cells.sample_ids, "rows": rows, "condition": cells.condition}
+    return model._method.sample_blocks(sampling.rng, cells.values, sampling.n_samples, **options)

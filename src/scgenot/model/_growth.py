@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from scgenot._messages import one_of
 from scgenot.data import POPULATIONS, Data, digest_of, read_representation
-from scgenot.model._cells import Cells, cells_of
+from scgenot.model._cells import Cells
+from scgenot.model._conditions import answer
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -22,7 +24,8 @@ def get_growth(
     *,
     indices: Sequence[int] | np.ndarray | None = None,
     population: Literal["source", "target"] = "source",
-) -> Float[np.ndarray, " n"]:
+    conditions: str | Sequence[str] | pd.DataFrame | None = None,
+) -> Float[np.ndarray, " n"] | dict[str, Float[np.ndarray, " n"]]:
     """Return how much mass cells send, or get, per unit of their prior mass.
 
     Of a cell of the source population this is eta(x) of Klein et al. 2024 (section 3), of the target population xi(y).
@@ -37,6 +40,8 @@ def get_growth(
         Which cells; by default those of the population, in their order.
     population
         Whose cells they are.
+    conditions
+        As in :meth:`sample`; target cells are in conditions of their own by default.
 
     Returns
     -------
@@ -51,10 +56,13 @@ def get_growth(
         As :meth:`sample`; also for a minibatch coupling with this tau below 1, which does not tell growth.
     """
     _check_population(population)
-    cells = cells_of(model, population, adata, indices)
-    growth = model._method.growth(cells.values, population)
-    known = _of_training_cells(model, cells, population)
-    return growth if known is None else np.where(np.isnan(known), growth, known)
+
+    def growth_of(cells: Cells) -> Float[np.ndarray, " n"]:
+        growth = model._method.growth(cells.values, population, condition=cells.condition)
+        known = _of_training_cells(model, cells, population)
+        return growth if known is None else np.where(np.isnan(known), growth, known)
+
+    return answer(model, growth_of, adata, indices, conditions, population)
 
 
 def knows_growth(model: TransportModel, population: Literal["source", "target"] = "source") -> bool:

@@ -17,7 +17,8 @@ from scgenot._rng import RNG
 from scgenot.data import Data, check_names, obs_column, population_rows, read_representation, select_rows
 from scgenot.flow import ODEConfig
 from scgenot.flow._summaries import entropy, shares
-from scgenot.model._cells import Cells, Sampling, cells_of, check_is_trained, sample_blocks
+from scgenot.model._cells import Cells, Sampling, check_is_trained, sample_blocks
+from scgenot.model._conditions import answer
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -37,7 +38,8 @@ def get_label_probabilities(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
-) -> pd.DataFrame:
+    conditions: str | Sequence[str] | pd.DataFrame | None = None,
+) -> pd.DataFrame | dict[str, pd.DataFrame]:
     """Return how probable each label of the target cells is for each source cell.
 
     Each sample of a source cell asks its nearest target cells, in the target representation; their shares of the
@@ -53,7 +55,7 @@ def get_label_probabilities(
     target
         Where labelled target cells are: an AnnData or MuData with the target representation. By default the model's
         own data, or `adata` if it has none.
-    indices, n_samples, batch_size, rng, ode
+    indices, n_samples, batch_size, rng, ode, conditions
         As in :meth:`sample`.
     n_neighbors
         Target cells that each sample asks.
@@ -71,8 +73,11 @@ def get_label_probabilities(
     adata, label_key = _in_order(adata, label_key)
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
-    cells = cells_of(model, "source", adata, indices)
-    return label_shares(model, cells, sampling, label_key, adata, target, n_neighbors)
+
+    def probabilities(cells: Cells) -> pd.DataFrame:
+        return label_shares(model, cells, sampling, label_key, adata, target, n_neighbors)
+
+    return answer(model, probabilities, adata, indices, conditions)
 
 
 def label_frequencies(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,14 @@ from scgenot.flow import (
     label_uncertainty,
     reference_rows,
 )
-from scgenot.model._cells import Cells, Sampling, cells_of, check_is_trained, sample_blocks
+from scgenot.model._cells import Cells, Sampling, check_is_trained, sample_blocks
+from scgenot.model._conditions import answer
 from scgenot.model._labels import label_entropy, label_frequencies, label_shares
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
+
+Asked: TypeAlias = str | Sequence[str] | pd.DataFrame | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,8 @@ def sample(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
-) -> Float[np.ndarray, "n s d"]:
+    conditions: Asked = None,
+) -> Float[np.ndarray, "n s d"] | dict[str, Float[np.ndarray, "n s d"]]:
     """Draw target cells for source cells, from the learned conditional laws.
 
     Parameters
@@ -85,10 +89,16 @@ def sample(
         cells are asked for. A cell that stands in `indices` several times gets other samples each time.
     ode
         How the flow's equation is solved; 16 midpoint steps by default.
+    conditions
+        Which conditions, in a model that has several: a name of ``model.conditions`` (of a perturbation: each cell is in its
+        own context; of a row: its controls, in its context), several names, or a data frame with slots, and contexts that take
+        the place of the cells' own: also doses, combinations and, where they have a representation, categories that training
+        did not see. Several, or a data frame, give a dict by name.
 
     Returns
     -------
-    Array of shape (cells, `n_samples`, target features), in units of the target representation.
+    Array of shape (cells, `n_samples`, target features), in units of the target representation; a dict of them by name for
+    several conditions.
 
     Raises
     ------
@@ -99,11 +109,14 @@ def sample(
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
-    cells = cells_of(model, "source", adata, indices)
-    samples = np.empty((len(cells.rows), sampling.n_samples, model._method.target_dim), np.float32)
-    for place, block in sample_blocks(model, cells, sampling):
-        samples[place] = block
-    return samples
+
+    def drawn(cells: Cells) -> Float[np.ndarray, "n s d"]:
+        samples = np.empty((len(cells.rows), sampling.n_samples, model._method.target_dim), np.float32)
+        for place, block in sample_blocks(model, cells, sampling):
+            samples[place] = block
+        return samples
+
+    return answer(model, drawn, adata, indices, conditions)
 
 
 def summarize(
@@ -115,9 +128,10 @@ def summarize(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
+    conditions: Asked = None,
     displacement: bool = False,
     keep_samples: bool = False,
-) -> Summary:
+) -> Summary | dict[str, Summary]:
     """Draw samples once and return all that they say: mean, uncertainty, and the samples if wanted.
 
     Parameters are those of :meth:`sample`; `displacement` as in :meth:`get_uncertainty`. Unless `keep_samples`,
@@ -125,7 +139,11 @@ def summarize(
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
-    return _summary(model, cells_of(model, "source", adata, indices), sampling, displacement, keep_samples)
+
+    def summary(cells: Cells) -> Summary:
+        return _summary(model, cells, sampling, displacement, keep_samples)
+
+    return answer(model, summary, adata, indices, conditions)
 
 
 def get_transported_mean(
@@ -137,7 +155,8 @@ def get_transported_mean(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
-) -> Float[np.ndarray, "n d"]:
+    conditions: Asked = None,
+) -> Float[np.ndarray, "n d"] | dict[str, Float[np.ndarray, "n d"]]:
     """Return the mean of the samples of each source cell, the barycentric projection of the learned plan.
 
     Parameters and exceptions are those of :meth:`sample`.
@@ -148,11 +167,14 @@ def get_transported_mean(
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
-    cells = cells_of(model, "source", adata, indices)
-    mean = np.empty((len(cells.rows), model._method.target_dim), np.float32)
-    for place, block in sample_blocks(model, cells, sampling):
-        mean[place] = conditional_mean(block)
-    return mean
+
+    def means(cells: Cells) -> Float[np.ndarray, "n d"]:
+        mean = np.empty((len(cells.rows), model._method.target_dim), np.float32)
+        for place, block in sample_blocks(model, cells, sampling):
+            mean[place] = conditional_mean(block)
+        return mean
+
+    return answer(model, means, adata, indices, conditions)
 
 
 def get_uncertainty(
@@ -164,9 +186,10 @@ def get_uncertainty(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
+    conditions: Asked = None,
     displacement: bool = False,
     label_key: str | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame | dict[str, pd.DataFrame]:
     """Return how uncertain the target of each source cell is.
 
     Parameters and exceptions are those of :meth:`sample`, and:
@@ -203,16 +226,19 @@ def get_uncertainty(
     check_is_trained(model)
     # One key for both passes: the labels are those of the same samples.
     sampling = Sampling(n_samples, batch_size, rng, ode)
-    cells = cells_of(model, "source", adata, indices)
-    found = _summary(model, cells, sampling, displacement)
-    columns = {"uncertainty": found.uncertainty, "cos_var": found.cos_var, "variance": found.variance}
-    scores = pd.DataFrame(columns, index=cells.names)
-    if label_key is not None:
-        probabilities = label_shares(model, cells, sampling, label_key, adata).to_numpy()
-        frequencies = label_frequencies(model, adata, label_key=label_key)
-        scores["entropy"] = label_entropy(probabilities)
-        scores["label_uncertainty"] = label_uncertainty(probabilities, frequencies)
-    return scores
+
+    def scores_of(cells: Cells) -> pd.DataFrame:
+        found = _summary(model, cells, sampling, displacement)
+        columns = {"uncertainty": found.uncertainty, "cos_var": found.cos_var, "variance": found.variance}
+        scores = pd.DataFrame(columns, index=cells.names)
+        if label_key is not None:
+            probabilities = label_shares(model, cells, sampling, label_key, adata).to_numpy()
+            frequencies = label_frequencies(model, adata, label_key=label_key)
+            scores["entropy"] = label_entropy(probabilities)
+            scores["label_uncertainty"] = label_uncertainty(probabilities, frequencies)
+        return scores
+
+    return answer(model, scores_of, adata, indices, conditions)
 
 
 def _summary(

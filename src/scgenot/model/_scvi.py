@@ -19,7 +19,9 @@ from scgenot.data import (
     check_shared,
     count_pairs,
     population_rows,
+    read_conditions,
     read_population,
+    settle_encoding,
 )
 
 __all__ = ["AnnDataManager", "BaseModelClass", "make_current", "manager_for", "register", "show_setup_arguments"]
@@ -28,6 +30,8 @@ __all__ = ["AnnDataManager", "BaseModelClass", "make_current", "manager_for", "r
 def manager_for(spec: PopulationSpec, arguments: dict[str, Any]) -> AnnDataManager:
     """Return a manager whose fields read and check both populations."""
     fields = [PopulationField(spec), RepresentationField(spec, "source"), RepresentationField(spec, "target")]
+    if spec.conditions is not None:
+        fields.append(ConditionField(spec))
     if spec.source.shared_rep is not None or spec.source.pairs_key is not None:
         fields.append(LinkField(spec))
     # Modalities need not hold the same cells.
@@ -138,6 +142,21 @@ class RepresentationField(_ReadOnlyField):
         if place.distances is not None:
             check_distances(adata, place, rows)
         return {"representation": place.rep, f"n_{place.side}_features": width}
+
+
+class ConditionField(_ReadOnlyField):
+    """What was done to target cells, and which controls belong to them."""
+
+    def __init__(self, spec: PopulationSpec) -> None:
+        key = next(iter([*spec.conditions.columns, *spec.conditions.match_keys]), spec.source.population_key)
+        super().__init__("conditions", "obs", key, spec, spec.target.modality)
+
+    def state(self, adata: Data) -> dict[str, Any]:
+        places = self.spec.places
+        rows = tuple(population_rows(adata, place) for place in places)
+        found = read_conditions(adata, self.spec.conditions, places, rows)
+        settle_encoding(adata, found)
+        return {"n_conditions": len(found.table), "n_plans": len(found.blocks)}
 
 
 class LinkField(_ReadOnlyField):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
@@ -11,10 +11,12 @@ from mudata import MuData
 
 from scgenot._messages import did_you_mean
 from scgenot.data import (
+    ConditionSpec,
     Data,
     Place,
     PopulationSpec,
     check_category,
+    check_condition_arguments,
     check_names,
     has_column,
     population_rows,
@@ -26,6 +28,8 @@ from scgenot.model._scvi import manager_for, register
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
 
+# Arguments of setup that are no key of their own; those of conditions have a check that knows them.
+_NOT_KEYS = ("adata", "mdata", "source", "target", "condition_keys", "condition_reps", "context_keys", "match_keys")
 SETUP_METHODS = ("setup_anndata", "setup_mudata")
 
 
@@ -35,7 +39,7 @@ def setup_anndata(
     *,
     population_key: str,
     source: Hashable,
-    target: Hashable,
+    target: Hashable | None = None,
     source_rep: str = "X_pca",
     target_rep: str | None = None,
     shared_rep: str | None = None,
@@ -44,6 +48,10 @@ def setup_anndata(
     source_distances: str | None = None,
     target_distances: str | None = None,
     layer: str | None = None,
+    condition_keys: Mapping[str, Sequence[str] | str] | None = None,
+    condition_reps: Mapping[str, str] | None = None,
+    context_keys: Sequence[str] | str = (),
+    match_keys: Sequence[str] | str | None = None,
     **kwargs: Any,
 ) -> None:
     """Say where the two populations lie in an AnnData. Only ``adata.uns`` gets two identifiers of scvi-tools.
@@ -57,7 +65,7 @@ def setup_anndata(
     population_key
         Column of ``adata.obs`` that tells populations apart.
     source, target
-        Its two categories: from where and to where.
+        Its two categories: from where and to where. Without `target`, all other categories are conditions of one model.
     source_rep
         Key of ``adata.obsm``, or ``"X"``: the representation of source cells.
     target_rep
@@ -75,13 +83,29 @@ def setup_anndata(
         one matrix of `source_distances` holds the costs between source and target cells.
     layer
         Key of ``adata.layers`` that is read in place of ``X`` where a representation is ``"X"``.
+    condition_keys
+        What was done to target cells: covariates, each with one column of ``adata.obs`` a slot, such as
+        ``{"drug": ("drug1", "drug2"), "dose": ("dose1", "dose2")}``. Slots of different covariates belong together by position.
+        Numbers are doses, other values are categories; `source`, no value, or a dose of 0 is an empty slot. ``None`` without
+        `target`: `population_key` alone.
+    condition_reps
+        From a covariate, or a column of `context_keys`, to a key of ``adata.uns`` with a data frame of vectors that describe
+        its categories, one row each (fingerprints, embeddings). Without one, categories are one-hot, and one that training did
+        not see cannot be predicted.
+    context_keys
+        Columns of ``adata.obs`` that the model sees beside what was done: cell line, donor, day.
+    match_keys
+        Columns in which cells and their controls agree: controls come from the same stratum, each of which has a plan of its
+        own. ``None``: `context_keys`. ``()`` pools all controls. Also for a plain pair of populations.
 
     Raises
     ------
     KeyError
         If a key is missing.
     ValueError
-        If `adata` is a view, a category is absent or has fewer than two cells, values are not finite, weights
+        If a stratum has fewer than two controls, slots of covariates are unequal in number, a dose is negative or not finite,
+        a representation lacks a category, or conditions come with precomputed costs;
+        if `adata` is a view, a category is absent or has fewer than two cells, values are not finite, weights
         are negative or all zero, no partners are found, or `shared_rep` and `pairs_key` are both given.
     TypeError
         If a category is several, or of a kind that cannot be saved.
@@ -93,13 +117,21 @@ def setup_anndata(
     if adata.is_view:
         raise ValueError("`adata` is a view of another AnnData. Call `adata = adata.copy()` first.")
     check_category("source", source)
-    check_category("target", target)
+    if target is not None:
+        check_category("target", target)
     if source == target:
         raise ValueError(f"`source` and `target` must be two categories, got {source!r} for both.")
     if layer is not None and "X" not in (source_rep, target_rep):
         raise ValueError(
             f"`layer`={layer!r} takes the place of X, which is no representation here, got `source_rep`={source_rep!r}. "
             "Give source_rep='X', or leave `layer` out."
+        )
+    arguments = check_condition_arguments(arguments)
+    given = "source_distances" if source_distances is not None else "target_distances"
+    if ConditionSpec.from_arguments(arguments) is not None and arguments[given] is not None:
+        raise ValueError(
+            f"`{given}`={arguments[given]!r}: precomputed costs do not go together with conditions or `match_keys`. Leave the "
+            "costs out, and give a `cost` to the model."
         )
     _set_up(cls, adata, arguments, kwargs, "setup_anndata")
 
@@ -199,7 +231,7 @@ def _set_up(
 def check_keys(arguments: dict[str, Any]) -> None:
     """Raise a ``TypeError`` if an argument of setup that is a key is no text."""
     for name, value in arguments.items():
-        if name not in ("adata", "mdata", "source", "target") and not isinstance(value, str | None):
+        if name not in _NOT_KEYS and not isinstance(value, str | None):
             raise TypeError(f"`{name}` must be a key, which is text, or None, got {value!r}.")
 
 

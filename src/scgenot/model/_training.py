@@ -7,6 +7,7 @@ import dataclasses
 import math
 import numbers
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,10 +17,12 @@ import pandas as pd
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot._sampling import host_rng
-from scgenot.coupling import Coupling, Diagnostics, solve_coupling
+from scgenot.coupling import Coupling, Diagnostics, solve_blocks, solve_coupling
 from scgenot.data import (
+    ConditionEncoding,
     Split,
     TransportData,
+    blocks_among,
     cost_arrays,
     digest_of,
     fingerprint,
@@ -33,8 +36,9 @@ from scgenot.data import (
     training_pairs,
     weights_among,
 )
-from scgenot.flow import HeldOut, TrainConfig, reference_rows
+from scgenot.flow import HeldOut, TrainConfig, Unseen, reference_rows
 from scgenot.methods import FitData
+from scgenot.model._conditions import known, settle, unseen_conditions
 from scgenot.model._problem import coupling_options, swapped_config, with_options
 from scgenot.model._scvi import make_current
 
@@ -110,6 +114,7 @@ def train(
     max_steps: int | None = None,
     batch_size: int = 1024,
     validation_size: float = 0.1,
+    validation_conditions: str | Sequence[str] | pd.DataFrame | float | None = None,
     early_stopping: bool = False,
     learning_rate: float = 1e-3,
     accelerator: str = "auto",
@@ -133,6 +138,11 @@ def train(
     validation_size
         Share of the cells of each population that is held out, in [0, 1). Known partners are held out together as
         far as possible. Where it rounds to no cell of one population, nothing is held out.
+    validation_conditions
+        Conditions that training does not see: names of ``model.conditions``, a data frame of some of its columns, or a share of
+        them at random. How far predictions of them are from their cells, the unbiased energy distance, is followed in
+        ``history["validation_energy_distance"]``, and as a share of what doing nothing leaves in
+        ``history["validation_energy_ratio"]``.
     early_stopping
         Stop when the validation loss has not improved for `patience` checks, and keep the best weights.
     learning_rate
@@ -166,7 +176,8 @@ def train(
     with _on(accelerator, devices):
         split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
         split_rng = host_rng(split_key)
-        found = hold_out(found, split_rng, float(validation_size))
+        unseen = unseen_conditions(found, validation_conditions, split_rng)
+        found = hold_out(found, split_rng, float(validation_size), unseen)
         options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
         config = _train_config(found, max_epochs, max_steps, options | train_options)
         coupling = couple(model, solve_key, found, progress_bar) if model._method.needs != "samples" else None
@@ -261,24 +272,29 @@ def couple(model: TransportModel, key: jax.Array, found: TransportData, progress
     if found.problem == "fused" and not ties:
         ties = {"pairs": training_pairs(found)}
     source_weights, target_weights = weights_among(found, found.training)
-    return solve_coupling(
-        key,
-        arrays.source,
-        arrays.target,
+    options = {
         **ties,
-        source_weights=source_weights,
-        target_weights=target_weights,
-        problem=found.problem,
-        kind=model._coupling_kind,
-        config=model._coupling_config,
-        progress_bar=progress_bar,
-    )
+        "source_weights": source_weights,
+        "target_weights": target_weights,
+        "problem": found.problem,
+        "kind": model._coupling_kind,
+        "config": model._coupling_config,
+        "progress_bar": progress_bar,
+    }
+    if found.conditions is None:
+        return solve_coupling(key, arrays.source, arrays.target, **options)
+    blocks = blocks_among(found, found.training)
+    rows = [(left, right) for _, left, right in blocks]
+    names = [str(found.conditions.table.index[number]) for number, *_ in blocks]
+    return solve_blocks(key, arrays.source, arrays.target, rows, names=names, **options)
 
 
-def held_out(found: TransportData) -> HeldOut | None:
+def held_out(found: TransportData, encoding: ConditionEncoding | None = None) -> HeldOut | None:
     """Return the held-out cells with what the coupling sees of them."""
+    unseen = _unseen(found, encoding)
     if not found.split.holds_out:
-        return None
+        empty = (np.zeros((0, population.cells.shape[1]), np.float32) for population in found.populations)
+        return HeldOut(*empty, unseen=unseen) if unseen else None
     arrays = cost_arrays(found, found.held)
     source, target = (population.cells[some] for population, some in zip(found.populations, found.held, strict=True))
     # Few held-out cells may all have weight 0: then they count alike.
@@ -292,6 +308,26 @@ def held_out(found: TransportData) -> HeldOut | None:
         shared=arrays.shared,
         source_weights=source_weights,
         target_weights=target_weights,
+        blocks=None
+        if found.conditions is None
+        else [(left, right) for _, left, right in blocks_among(found, found.held)],
+        unseen=unseen,
+    )
+
+
+def _unseen(found: TransportData, encoding: ConditionEncoding | None) -> tuple[Unseen, ...]:
+    """Return the conditions that training does not see, each with its training controls."""
+    if not found.unseen or encoding is None:
+        return ()
+    rows = encoding.rows(found.conditions.table)
+    return tuple(
+        Unseen(
+            found.source.cells[np.intersect1d(block.source, found.split.source_train)],
+            found.target.cells[block.target],
+            rows[block.condition],
+        )
+        for block in found.conditions.blocks
+        if block.condition in found.unseen
     )
 
 
@@ -308,7 +344,13 @@ def learn(
         population.cells[some] for population, some in zip(found.populations, found.training, strict=True)
     )
     weights = dict(zip(("source_weights", "target_weights"), weights_among(found, found.training), strict=True))
-    data = FitData(source, target, coupling, held_out=held_out(found), **(weights if coupling is None else {}))
+    encoding = None if found.conditions is None else settle(found)
+    if encoding is not None and encoding.spec.has_vector:
+        numbers = [number for number, *_ in blocks_among(found, found.training)]
+        weights = {"conditions": encoding.rows(found.conditions.table)[numbers], "layout": encoding.layout}
+    elif coupling is not None:
+        weights = {}
+    data = FitData(source, target, coupling, held_out=held_out(found, encoding), **weights)
     method, result = model._method.learn(key, data, config, progress_bar=progress_bar)
     if result.steps == 0:
         warnings.warn(
@@ -321,6 +363,7 @@ def learn(
     # Only now is anything kept: a call that fails leaves the model as it was.
     model._method = method
     model.coupling_ = coupling
+    model._conditions = None if encoding is None else known(found, encoding, coupling)
     model._reference = target[reference_rows(len(target), np.random.default_rng(0))]
     model._regions = None
     model._coupling_diagnostics = [] if coupling is None else _summary_rows(coupling.diagnostics)

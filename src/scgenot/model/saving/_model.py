@@ -18,8 +18,16 @@ from scgenot._messages import one_of
 from scgenot._version import __version__
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling import KINDS, OPTIONS
-from scgenot.data import POPULATIONS, Data, PopulationSpec, check_category
+from scgenot.data import (
+    POPULATIONS,
+    ConditionEncoding,
+    Data,
+    PopulationSpec,
+    check_category,
+    check_condition_arguments,
+)
 from scgenot.flow import Stopped
+from scgenot.model._conditions import KnownConditions
 from scgenot.model._problem import coupling_options
 from scgenot.model._setup import SETUP_METHODS, attach, check_keys
 from scgenot.model._training import TrainedOn
@@ -36,6 +44,7 @@ from scgenot.model.saving._files import (
     unflatten_arrays,
     write_model,
 )
+from scgenot.model.saving._plain import plain_table, table_from
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
 # Arrays beside the weights, whose names start with a dot or a bracket.
 _REFERENCE = "target_reference"
 _ROWS = "rows"
+_CONDITIONS = "conditions"
 _MOST_FEATURES = 2**31
 
 
@@ -66,6 +76,8 @@ class State:
         What training left.
     cells
         Hashes of the cells that were trained on; ``None`` in the first format.
+    conditions
+        How conditions become numbers, and the table of them; ``None`` without.
     """
 
     setup_method: str
@@ -80,6 +92,7 @@ class State:
     history: dict[str, pd.DataFrame] | None
     coupling: list[dict[str, Any]]
     cells: Mapping[str, Any] | None
+    conditions: Mapping[str, Any] | None
 
 
 def save_model(
@@ -134,6 +147,10 @@ def save_model(
     arrays = {} if model._method.weights is None else flatten_arrays(model._method.weights)
     if model._reference is not None:
         arrays[_REFERENCE] = model._reference
+    if model._conditions is not None:
+        plain, vectors = model._conditions.encoding.to_plain()
+        content["conditions"] = {"encoding": plain, "table": plain_table(model._conditions.table)}
+        arrays |= {f"{_CONDITIONS}/{name}": one for name, one in vectors.items()}
     if (known := model._training) is not None:
         content["cells"] = {"digests": known.digests, "names": known.names}
         for kind, rows in (("train", known.train_rows), ("held", known.held_rows)):
@@ -230,8 +247,10 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
     if unknown := set(arguments) - set(inspect.signature(getattr(cls, method)).parameters):
         raise ValueError(f"`setup_args` has {sorted(unknown)[0]!r}, which is no argument of {method}")
     check_keys(arguments)
+    arguments = check_condition_arguments(arguments)
     for side in POPULATIONS:
-        if arguments.get("population_key") is not None:
+        # Without a target, all other categories are.
+        if arguments.get("population_key") is not None and not (side == "target" and arguments[side] is None):
             check_category(side, arguments[side])
     stats = {str(name): value for name, value in content["summary_stats"].items()}
     if missing := [
@@ -274,6 +293,7 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
         history=history or None,
         coupling=[dict(row) for row in content["coupling"]],
         cells=content.get("cells"),
+        conditions=content.get("conditions"),
     )
 
 
@@ -310,6 +330,16 @@ def _restore(model: TransportModel, state: State, arrays: dict[str, np.ndarray])
         train, held = (tuple(rows[kind, side] for side in POPULATIONS) for kind in ("train", "held"))
         source_digest, target_digest = state.cells["digests"]
         model._remember(TrainedOn(train, held, (str(source_digest), str(target_digest)), str(state.cells["names"])))
+    held = {name: arrays.pop(name) for name in list(arrays) if name.startswith(f"{_CONDITIONS}/")}
+    if state.conditions is not None:
+        vectors = {name.partition("/")[2]: one for name, one in held.items()}
+        encoding = ConditionEncoding.from_plain(model._spec.conditions, state.conditions["encoding"], vectors)
+        table = table_from(state.conditions["table"])
+        # Raises unless each condition of the table can be encoded, with as many numbers as the method has learned.
+        wanted = (encoding.rows(table).shape[1], encoding.layout.width) if encoding.spec.has_vector else (0, 0)
+        if set(wanted) != {int(state.method.get("condition_dim", 0))}:
+            raise ValueError("`conditions` and `method` disagree about the length of a condition")
+        model._conditions = KnownConditions(encoding, table)
     if state.trained != bool(arrays):
         raise ValueError("it says that the model is trained, and there are no weights, or the other way round")
     if arrays:

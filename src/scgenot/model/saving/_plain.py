@@ -58,3 +58,13 @@ def from_plain(entry: dict[str, Any]) -> Any:
         if word in _WORDS and isinstance(text, str):
             return _WORDS[word](text)
     return entry
+
+
+def plain_table(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table as JSON holds it; :func:`table_from` reads it."""
+    return {"index": list(table.index), "columns": {str(name): list(table[name]) for name in table}}
+
+
+def table_from(plain: dict[str, Any]) -> pd.DataFrame:
+    """Return the table that :func:`plain_table` wrote."""
+    return pd.DataFrame(plain["columns"], index=pd.Index(plain["index"], name="name"))
