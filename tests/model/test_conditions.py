@@ -150,6 +150,27 @@ def test_all_getters_and_tools_take_conditions(model, screen):
     assert set(cells.obs.loc[cells.obs["condition"] == "C | a", "drug"]) == {"C"}
 
 
+def test_the_model_of_the_opposite_direction_takes_each_cell_back(model, screen, tmp_path):
+    back = model.reverse(**FITTED)
+    assert back.conditions["trained"].tolist() == model.conditions["trained"].tolist()
+    assert back.conditions[["cells", "controls"]].equals(model.conditions[["cells", "controls"]])
+    rows = back.source_rows()
+    np.testing.assert_array_equal(rows, np.flatnonzero(screen.obs["drug"] != "control"))
+    x, drugs = screen.obsm["X_pca"][rows], screen.obs["drug"].to_numpy()[rows]
+    moved = back.get_transported_mean(n_samples=8) - x
+    for drug, move in MOVES.items():
+        # Each cell is in a condition of its own.
+        seen = (drugs == drug) & ((drug != "A") | (screen.obs["donor"].to_numpy()[rows] != "b"))
+        np.testing.assert_allclose(moved[seen].mean(axis=0), np.negative(move), atol=0.5)
+    cells = tl.transported_cells(screen, back)
+    assert set(cells.obs["drug"]) == {"control"} and cells.n_obs == len(rows)
+    back.save(tmp_path / "back")
+    loaded = GENOT.load(tmp_path / "back", adata=False)
+    np.testing.assert_array_equal(loaded.sample(screen, n_samples=1), back.sample(n_samples=1))
+    # The model itself, and its setup, are as they were.
+    assert GENOT(screen).conditions.index.tolist() == model.conditions.index.tolist()
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "match"),
     [

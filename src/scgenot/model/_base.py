@@ -218,6 +218,9 @@ class TransportModel(BaseModelClass):
                 raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
             return None
         check_is_trained(self)
+        if conditions is None and self._spec.conditions.reversed:
+            # Treated cells are in conditions of their own.
+            return None
         return _conditions.asked_conditions(self, conditions)[0]
 
     # ---- Its method --------------------------------------------------------------------------------------------------
@@ -264,7 +267,7 @@ class TransportModel(BaseModelClass):
         told = self._spec.conditions
         known = {
             "population_key": source.population_key,
-            "source": str(source.modality if source.category is None else source.category),
+            "source": source.label if source.category is None else str(source.category),
             "target": target.label if target.category is None else str(target.category),
             "source_modality": source.modality,
             "target_modality": target.modality,

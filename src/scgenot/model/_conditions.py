@@ -194,7 +194,7 @@ def answer(
     asked
         Which conditions: a name, several, or a data frame; ``None`` where there is only one.
     side
-        Whose cells they are. Target cells are in conditions of their own unless others are asked for.
+        Whose cells they are. Treated ones are in conditions of their own unless others are asked for.
     """
     check_is_trained(model)
     spec = model._spec.conditions
@@ -202,8 +202,8 @@ def answer(
         if asked is not None:
             raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
         return ask(cells_of(model, side, adata, indices))
-    if asked is None and side == "target":
-        return ask(_in_own_conditions(model, adata, indices))
+    if asked is None and side == spec.treated:
+        return ask(_in_own_conditions(model, adata, indices, side))
     wanted, single = asked_conditions(model, asked)
     found = {one.name: ask(cells_in(model, one, adata, indices, side)) for one in wanted}
     return found[wanted[0].name] if single else found
@@ -237,7 +237,7 @@ def condition_effects(
         If the model has no conditions, or maps between two spaces.
     """
     spec = model._spec.conditions
-    if spec is None or not spec.has_vector or not model._spec.one_space:
+    if spec is None or not spec.has_vector or not model._spec.one_space or spec.reversed:
         raise ValueError("effects of conditions are measured in a model of conditions within one representation.")
     data = some_data(model, adata)
     check_is_trained(model)
@@ -329,9 +329,9 @@ def cells_in(model: TransportModel, one: Asked, adata: Data | None, indices: Any
     return dataclasses.replace(cells, condition=_rows(model, frame))
 
 
-def _in_own_conditions(model: TransportModel, adata: Data | None, indices: Any) -> Cells:
-    spec, place = model._spec.conditions, model._spec.target
-    cells = cells_of(model, "target", adata, indices)
+def _in_own_conditions(model: TransportModel, adata: Data | None, indices: Any, side: str) -> Cells:
+    spec, place = model._spec.conditions, getattr(model._spec, side)
+    cells = cells_of(model, side, adata, indices)
     data = some_data(model, adata)
     frame = condition_columns(data, place, spec.columns, cells.rows)
     found = perturbations(frame, spec, model._conditions.encoding.doses, place.name_of("obs"), may_be_empty=True)
@@ -420,8 +420,9 @@ def _described(found: TransportData) -> pd.DataFrame:
     table = told.table.copy()
     cells, controls = (np.zeros(len(table), int) for _ in range(2))
     for block in told.blocks:
-        cells[block.condition] += len(block.target)
-        controls[block.condition] += len(block.source)
+        treated, untreated = (block.source, block.target) if told.spec.reversed else (block.target, block.source)
+        cells[block.condition] += len(treated)
+        controls[block.condition] += len(untreated)
     return table.assign(cells=cells, controls=controls, trained=[n not in found.unseen for n in range(len(table))])
 
 
