@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -118,14 +117,13 @@ def solve_blocks(
         solve.prepare(rows, weights, progress)
         progress.stage("blocks", len(rows))
         parts = []
-        with _one_thread():
-            for number, one in enumerate(rows):
-                try:
-                    parts.append(solve(number, *one))
-                except ValueError as error:
-                    called = f"block {number}" if names is None else repr(names[number])
-                    raise ValueError(f"{called}: {error}") from error
-                progress.advance()
+        for number, one in enumerate(rows):
+            try:
+                parts.append(solve(number, *one))
+            except ValueError as error:
+                called = f"block {number}" if names is None else repr(names[number])
+                raise ValueError(f"{called}: {error}") from error
+            progress.advance()
     for said in solve.said(names):
         warnings.warn(said, RuntimeWarning, stacklevel=2)
     return BlockCoupling(tuple(parts), (len(cells.source), len(cells.target)), weights)
@@ -286,18 +284,6 @@ class _BlockSolver:
                 f"lower by up to {-100 * min(self._prefers.values()):.2g} %). The reference's is kept; orientation='free' takes theirs."
             )
         return said
-
-
-def _one_thread() -> AbstractContextManager[Any]:
-    """Return a context in which scikit-learn clusters in one thread.
-
-    A block has a thousand cells or so. Where other processes use the cores, threads wait for each other ten times as long as one
-    takes (two busy cores, 6 blocks of 1000 x 1000 cells: 53 s with threads, 14 s with one).
-    """
-    import sklearn.cluster  # noqa: F401, before the limit, which holds for what is loaded.
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1, user_api="openmp")
 
 
 def _names(numbers: Iterable[int], names: Sequence[str] | None) -> str:
