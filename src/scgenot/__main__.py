@@ -46,7 +46,33 @@ def _parser() -> argparse.ArgumentParser:
     transport.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a file of the same kind")
     transport.add_argument("--population-key", default=None, help="obs column that tells populations apart (.h5ad)")
     transport.add_argument("--source", default=None, help="its category to transport from (.h5ad)")
-    transport.add_argument("--target", default=None, help="its category to transport to (.h5ad)")
+    transport.add_argument(
+        "--target", default=None, help="its category to transport to (.h5ad); without it, all others are conditions"
+    )
+    transport.add_argument(
+        "--conditions",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="conditions to predict (default: all); without --target",
+    )
+    transport.add_argument(
+        "--condition-keys",
+        nargs="+",
+        default=None,
+        metavar="COVARIATE=COLUMN,...",
+        help="obs columns of the slots of each covariate, such as drug=drug1,drug2 dose=dose1,dose2 (.h5ad)",
+    )
+    transport.add_argument(
+        "--context-keys", nargs="+", default=(), metavar="COLUMN", help="obs columns: cell line, donor"
+    )
+    transport.add_argument(
+        "--match-keys",
+        nargs="+",
+        default=None,
+        metavar="COLUMN",
+        help="controls agree in these (default: context keys)",
+    )
     transport.add_argument("--source-modality", default=None, help="modality to transport from (.h5mu)")
     transport.add_argument("--target-modality", default=None, help="modality to transport to (.h5mu)")
     transport.add_argument("--source-rep", default="X_pca", help="obsm key, or X (default: %(default)s)")

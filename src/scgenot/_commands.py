@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from scgenot._messages import check_count, one_of
 
 # What a file of each kind needs to be told, and what belongs to the other kind.
 _OPTIONS = {
-    ".h5ad": ("--population-key", "--source", "--target"),
+    ".h5ad": ("--population-key", "--source"),
     ".h5mu": ("--source-modality", "--target-modality"),
 }
+
+_CONDITIONAL = ("--conditions", "--condition-keys", "--context-keys", "--match-keys")
 
 
 def transport(arguments: argparse.Namespace) -> None:
@@ -42,7 +45,10 @@ def transport(arguments: argparse.Namespace) -> None:
             data,
             population_key=key,
             source=_category(data, key, arguments.source, "--source"),
-            target=_category(data, key, arguments.target, "--target"),
+            target=None if arguments.target is None else _category(data, key, arguments.target, "--target"),
+            condition_keys=_covariates(arguments.condition_keys),
+            context_keys=arguments.context_keys,
+            match_keys=arguments.match_keys,
             **options,
         )
     model = scgenot.GENOT(
@@ -59,6 +65,9 @@ def transport(arguments: argparse.Namespace) -> None:
     model.train(max_steps=arguments.max_steps, progress_bar=not arguments.quiet, rng=arguments.rng)
     print(model)
     print(f"trained in {time.perf_counter() - started:.0f} s")
+    conditions = arguments.conditions
+    if model.conditions is not None and conditions is None and arguments.target is None:
+        conditions = list(model.conditions["condition"].unique())
     scgenot.tl.transport(
         data,
         model,
@@ -66,6 +75,7 @@ def transport(arguments: argparse.Namespace) -> None:
         n_samples=arguments.n_samples,
         store_samples=arguments.store_samples,
         rng=arguments.rng,
+        conditions=conditions,
     )
     if arguments.save_model is not None:
         model.save(arguments.save_model, overwrite=arguments.overwrite)
@@ -73,7 +83,14 @@ def transport(arguments: argparse.Namespace) -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     (data.write_h5mu if isinstance(data, MuData) else data.write_h5ad)(arguments.output)
     print(f"wrote {arguments.output}")
-    _print_uncertainty(model.source_adata(data).obs[f"{arguments.key_added}_uncertainty"])
+    written = model.source_adata(data).obs
+    if conditions is None:
+        _print_uncertainty(written[f"{arguments.key_added}_uncertainty"])
+        return
+    print(model.conditions.to_string())
+    for name in conditions:
+        print(f"{name}: ", end="")
+        _print_uncertainty(written[f"{arguments.key_added}_{name.replace('/', '|')}_uncertainty"])
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -93,10 +110,24 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"`--output` must be a file of the same kind as the input ({kind}), got {str(arguments.output)!r}."
         )
+    conditional = [name for name in _CONDITIONAL if getattr(arguments, name[2:].replace("-", "_"))]
+    if conditional and kind == ".h5mu":
+        raise ValueError(f"{' and '.join(conditional)} is not for an .h5mu file: conditions are read from an .h5ad.")
+    if (
+        arguments.conditions
+        and arguments.target is not None
+        and not arguments.context_keys
+        and not arguments.condition_keys
+    ):
+        raise ValueError(
+            "`--conditions` names conditions of a screen, got `--target`, which makes one pair. Leave one out."
+        )
     given = {name: getattr(arguments, name[2:].replace("-", "_")) for names in _OPTIONS.values() for name in names}
     missing = [name for name in _OPTIONS[kind] if given[name] is None]
     if missing:
         raise ValueError(f"an {kind} file needs {' and '.join(missing)}.")
+    if kind == ".h5mu" and arguments.target is not None:
+        raise ValueError("--target is not for an .h5mu file, which needs --source-modality, --target-modality.")
     others = [name for other in _OPTIONS if other != kind for name in _OPTIONS[other] if given[name] is not None]
     if others:
         raise ValueError(f"{' and '.join(others)} is not for an {kind} file, which needs {', '.join(_OPTIONS[kind])}.")
@@ -137,6 +168,21 @@ def demo(arguments: argparse.Namespace) -> None:
         from scgenot._demo import run_demo
 
     run_demo(arguments.out, max_steps=arguments.max_steps, rng=arguments.rng, progress_bar=not arguments.quiet)
+
+
+def _covariates(words: Sequence[str] | None) -> dict[str, list[str]] | None:
+    """Return covariates and their columns, from words such as ``drug=drug1,drug2``."""
+    if words is None:
+        return None
+    found = {}
+    for word in words:
+        name, equals, columns = word.partition("=")
+        if not equals or not name or not columns:
+            raise ValueError(
+                f"`--condition-keys` takes COVARIATE=COLUMN,..., got {word!r}. For example drug=drug1,drug2."
+            )
+        found[name] = columns.split(",")
+    return found
 
 
 def _category(adata: ad.AnnData, key: str, text: str, argument: str) -> Any:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from scgenot._sampling import choose, cumulative_table, systematic, weighted_subset
+from scgenot._sampling import choose, cumulative_table, independent, systematic, weighted_subset
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling import CouplingConfig
 from scgenot.coupling.quadratic._sides import Side
@@ -64,20 +64,29 @@ def test_landmarks_keep_the_weights(heavy, rng):
     assert weights[-1] == pytest.approx(heavy[-1], rel=1e-5)
 
 
+def both_choices(table, count):
+    """Return indices as compiled code draws them, and as the host does."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(2**32, size=count, dtype=np.uint32)
+    return np.asarray(choose(jax.device_put(bits), jax.device_put(table))), independent(rng, table, (count,))
+
+
 def test_choice_among_a_million_cells_follows_the_weights():
     weights = np.ones(1_000_000)
     weights[::2] = 3.0
     table = cumulative_table(weights)
     widths = np.diff(np.r_[0.0, table.astype(float)]) / 2**32 * weights.sum()
     np.testing.assert_allclose(widths, weights, rtol=2e-3)
-    drawn = np.asarray(choose(jax.random.key(0), table, (200_000,)))
-    assert (drawn % 2 == 0).mean() == pytest.approx(0.75, abs=5 * 0.001)
+    for drawn in both_choices(table, 200_000):
+        assert (drawn % 2 == 0).mean() == pytest.approx(0.75, abs=5 * 0.001)
 
 
 def test_choice_skips_cells_without_weight():
     table = cumulative_table(np.array([0.0, 1.0, 0.0, 2.0, 0.0]))
-    drawn = np.asarray(choose(jax.random.key(0), table, (3000,)))
-    assert set(drawn) == {1, 3}
-    assert (drawn == 3).mean() == pytest.approx(2 / 3, abs=0.05)
+    for drawn in both_choices(table, 3000):
+        assert set(drawn) == {1, 3}
+        assert (drawn == 3).mean() == pytest.approx(2 / 3, abs=0.05)
+    last = np.full(3, 2**32 - 1, np.uint32)
+    np.testing.assert_array_equal(choose(jax.device_put(last), jax.device_put(table)), 3)
     drawn = systematic(np.random.default_rng(0), np.array([0.0, 1.0, 0.0, 2.0, 0.0]), (2, 300))
     assert [np.sum(drawn[0] == k) for k in range(5)] == [0, 100, 0, 200, 0]

@@ -2,11 +2,12 @@
 
 from scgenot.costs import displaced_cost
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
-from scgenot.coupling._blocks import Block, BlockCoupling, solve_blocks
+from scgenot.coupling._blocks import Block, BlockCoupling
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._epsilon_scan import EpsilonScan, scan_epsilons
 from scgenot.coupling._kinds import KINDS, OPTIONS, Global, Kind, LowRank, Minibatch
 from scgenot.coupling._solve import CouplingKind, available_couplings, kind_with_options, solve_coupling
+from scgenot.coupling._solve_blocks import solve_blocks
 from scgenot.coupling._tau_scan import TauScan, scan_taus
 
 __all__ = [

@@ -89,6 +89,9 @@ class Diagnostics:
         ``KL(P | a b')``: the objective holds it times epsilon.
     penalty
         What relaxed marginals cost, in units of the scaled cost; 0 in balanced problems.
+    agreement
+        Blocks of quadratic problems that share a reference plan: how far the block's plan sends its cells where the reference
+        would send them, as a correlation of their places; of several blocks the lowest.
     """
 
     kind: str
@@ -108,6 +111,7 @@ class Diagnostics:
     shared_cost: float | None = None
     kl: float | None = None
     penalty: float | None = None
+    agreement: float | None = None
 
 
 class Coupling(abc.ABC):

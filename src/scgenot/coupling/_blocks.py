@@ -11,15 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot._messages import is_number
 from scgenot._sampling import host_rng, systematic
-from scgenot._sizes import padded_size
-from scgenot.costs import AnchoredCost, cost_scale, resolve_cost
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
-from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells, checked_marginal
-from scgenot.coupling._kinds import Kind
-from scgenot.coupling._solve import solve_coupling
 
 Rows: TypeAlias = Int[np.ndarray, " _"]
 
@@ -34,11 +28,15 @@ class Block:
         Which of all cells belong to it, each once. A source cell may belong to several blocks, as controls do.
     coupling
         Coupling between these cells, in this order; cells beyond them have no weight, and are there to fill a size up.
+    agreement
+        Quadratic problems that started from a reference plan: how far the block's plan sends its cells where the reference
+        would send them, a correlation. ``None`` elsewhere.
     """
 
     source_rows: Rows
     target_rows: Rows
     coupling: Coupling
+    agreement: float | None = None
 
     @property
     def masses(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " l"]]:
@@ -104,9 +102,10 @@ class BlockCoupling(Coupling):
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
-        """The worst block's violation, means of the rest by the blocks' weights; :attr:`block_diagnostics` has each."""
+        """The worst block's violation and agreement, means of the rest by the blocks' weights; :attr:`block_diagnostics` has each."""
         every = self.block_diagnostics
         used = [one for one, weight in zip(every, self.weights, strict=True) if weight > 0]
+        agreements = [one.agreement for one in used if one.agreement is not None]
         mean = lambda name: float(self.weights @ [getattr(one, name) for one in every])
         return Diagnostics(
             kind=f"{self.blocks} blocks: {every[0].kind}",
@@ -118,12 +117,15 @@ class BlockCoupling(Coupling):
             mass=mean("mass"),
             effective_targets=float(np.exp(self.weights @ np.log([one.effective_targets for one in every]))),
             converged=all(one.converged for one in used),
+            source_scale=every[0].source_scale,
+            target_scale=every[0].target_scale,
+            agreement=min(agreements) if agreements else None,
         )
 
     @cached_property
     def block_diagnostics(self) -> tuple[Diagnostics, ...]:
         """How solving went, for each block."""
-        return tuple(part.coupling.diagnostics for part in self.parts)
+        return tuple(dataclasses.replace(part.coupling.diagnostics, agreement=part.agreement) for part in self.parts)
 
     def conditional(
         self,
@@ -188,7 +190,9 @@ class BlockCoupling(Coupling):
 
     def swapped(self) -> BlockCoupling:
         """Return the same coupling seen from the other side."""
-        parts = tuple(Block(one.target_rows, one.source_rows, one.coupling.swapped()) for one in self.parts)
+        parts = tuple(
+            Block(one.target_rows, one.source_rows, one.coupling.swapped(), one.agreement) for one in self.parts
+        )
         return dataclasses.replace(self, parts=parts, sizes=self.sizes[::-1])
 
     def extend(
@@ -198,7 +202,7 @@ class BlockCoupling(Coupling):
         *,
         source_weights: Float[Array | np.ndarray, " k"] | None = None,
         target_weights: Float[Array | np.ndarray, " l"] | None = None,
-        shared: None = None,
+        shared: tuple[Float[Array | np.ndarray, "k s"], Float[Array | np.ndarray, "l s"]] | None = None,
         blocks: Sequence[tuple[Rows, Rows]] | None = None,
     ) -> BlockCoupling:
         """Return the coupling between other cells that the potentials of each block imply.
@@ -210,7 +214,7 @@ class BlockCoupling(Coupling):
         source_weights, target_weights
             Their weights; within each block they are normalised to sum to 1.
         shared
-            Blocks have none.
+            Their shared features in fused problems that have them.
         blocks
             Rows of source and of target cells for each block, as in :func:`solve_blocks`. A block without cells on either
             side is left out of batches.
@@ -224,16 +228,20 @@ class BlockCoupling(Coupling):
             got = "none" if blocks is None else len(blocks)
             raise ValueError(f"`blocks` must hold rows of source and target cells for {self.blocks} blocks, got {got}.")
         source, target = (np.asarray(checked_cells(*one)) for one in (("source", source), ("target", target)))
-        a, b = _weights(source_weights, target_weights, len(source), len(target))
+        a, b = checked_weights(source_weights, target_weights, len(source), len(target))
         parts, weights = [], self.weights.copy()
         for number, ((rows, columns), part) in enumerate(zip(blocks, self.parts, strict=True)):
-            rows, columns = _checked_rows(number, rows, len(source)), _checked_rows(number, columns, len(target))
+            rows, columns = checked_rows(number, rows, len(source)), checked_rows(number, columns, len(target))
             if not len(rows) or not len(columns):
                 parts.append(Block(rows[:0], columns[:0], part.coupling))
                 weights[number] = 0.0
                 continue
             between = part.coupling.extend(
-                source[rows], target[columns], source_weights=a[rows], target_weights=b[columns]
+                source[rows],
+                target[columns],
+                source_weights=a[rows],
+                target_weights=b[columns],
+                shared=features_of(shared, rows, columns),
             )
             parts.append(Block(rows, columns, between))
         if not weights.any():
@@ -259,109 +267,6 @@ class BlockCoupling(Coupling):
         return found[asked]
 
 
-def solve_blocks(
-    key: jax.Array,
-    source: Float[Array | np.ndarray, "n dx"],
-    target: Float[Array | np.ndarray, "m dy"],
-    blocks: Sequence[tuple[Rows, Rows]],
-    *,
-    gamma: float = 0.5,
-    source_weights: Float[Array | np.ndarray, " n"] | None = None,
-    target_weights: Float[Array | np.ndarray, " m"] | None = None,
-    problem: str = "linear",
-    kind: str | Kind = "global",
-    config: CouplingConfig | None = None,
-) -> BlockCoupling:
-    """Couple the source and target cells of each condition, all conditions under one scale of the cost.
-
-    Parameters
-    ----------
-    key
-        JAX key.
-    source, target
-        Cells of all conditions.
-    blocks
-        For each condition the rows of its source cells (which may serve several conditions) and of its target cells.
-    gamma
-        A block of n target cells has ``n ** gamma`` shares of a training batch: 1 as they are, 0 all alike.
-    source_weights, target_weights
-        Weights of the cells; within each block they are normalised to sum to 1.
-    problem, kind, config
-        As in :func:`solve_coupling`. With a named ``scale_cost`` the scale is the mean over the blocks, in proportion to
-        their shares of a batch; that needs a linear problem whose cost is a function of two cells.
-
-    Returns
-    -------
-    The coupling of all blocks.
-
-    Raises
-    ------
-    ValueError
-        If there are no blocks, one has no cells or names rows that are not there; if one scale cannot be found; and as
-        :func:`solve_coupling`, with the number of the block before it.
-
-    Notes
-    -----
-    Blocks are filled up to a few sizes with copies of a cell that have no weight, so that blocks of like size share what is
-    compiled for them.
-    """
-    source, target = (np.asarray(checked_cells(*one)) for one in (("source", source), ("target", target)))
-    a, b = _weights(source_weights, target_weights, len(source), len(target))
-    if not is_number(gamma) or not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"`gamma` must lie in [0, 1], got {gamma!r}. 0 draws all blocks equally often.")
-    if len(blocks) == 0:
-        raise ValueError("`blocks` must hold at least one pair of source and target rows, got none.")
-    rows = [
-        (_checked_rows(number, left, len(source)), _checked_rows(number, right, len(target)))
-        for number, (left, right) in enumerate(blocks)
-    ]
-    for number, one in enumerate(rows):
-        if not min(map(len, one)):
-            raise ValueError(f"block {number} has {len(one[0])} source and {len(one[1])} target cells. Leave it out.")
-    weights = np.array([len(right) for _, right in rows], np.float64) ** gamma
-    weights /= weights.sum()
-    config = config or CouplingConfig()
-    config = dataclasses.replace(config, scale_cost=_one_scale(source, target, rows, weights, problem, config))
-    parts = []
-    for number, (left, right) in enumerate(rows):
-        cells, own = zip(*(_filled(*one) for one in ((source[left], a[left]), (target[right], b[right]))), strict=True)
-        try:
-            found = solve_coupling(
-                jax.random.fold_in(key, number),
-                *cells,
-                source_weights=own[0],
-                target_weights=own[1],
-                problem=problem,
-                kind=kind,
-                config=config,
-            )
-        except ValueError as error:
-            raise ValueError(f"block {number}: {error}") from error
-        parts.append(Block(left, right, found))
-    return BlockCoupling(tuple(parts), (len(source), len(target)), weights)
-
-
-def _one_scale(source, target, rows, weights, problem: str, config: CouplingConfig) -> float:
-    if isinstance(config.scale_cost, int | float):
-        return float(config.scale_cost)
-    cost = resolve_cost(config.resolved(problem).cost) if problem == "linear" else None
-    if cost is None or isinstance(cost, AnchoredCost):
-        raise ValueError(
-            f"`scale_cost`={config.scale_cost!r}: blocks need one scale, which is found in linear problems with a cost between "
-            "two cells only. Give a number, such as the `scale` in the diagnostics of a coupling of all cells."
-        )
-    scales = [
-        cost_scale(cost, *map(jax.device_put, (source[left], target[right])), config.scale_cost) for left, right in rows
-    ]
-    return float(np.max(scales) if config.scale_cost == "max" else weights @ scales)
-
-
-def _filled(cells: Float[np.ndarray, "k d"], weights: Float[np.ndarray, " k"]) -> tuple[Any, Any]:
-    """Return cells and weights with copies of the last cell behind that have no weight, up to a size on the ladder."""
-    more = padded_size(len(cells)) - len(cells)
-    return np.pad(cells, ((0, more), (0, 0)), mode="edge"), np.pad(weights, (0, more))
-
-
 def _stream(key: jax.Array, part: Block, batch_size: int, steps: int):
     """Yield pairs of a block in all cells' numbers, as many as are sent for; see :meth:`BlockCoupling.pairs`."""
     rng = host_rng(key)
@@ -379,12 +284,25 @@ def _stream(key: jax.Array, part: Block, batch_size: int, steps: int):
         kept = kept[:, count:]
 
 
-def _weights(source_weights, target_weights, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+def features_of(shared: Any, rows: Rows, columns: Rows) -> tuple[Any, Any] | None:
+    """Return the shared features of a block's cells, where there are any."""
+    return None if shared is None else (np.asarray(shared[0])[rows], np.asarray(shared[1])[columns])
+
+
+def checked_weights(source_weights, target_weights, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights of all source and of all target cells."""
     a = checked_marginal("source_weights", source_weights, n)
     return np.asarray(a), np.asarray(checked_marginal("target_weights", target_weights, m))
 
 
-def _checked_rows(number: int, rows: Any, n: int) -> Rows:
+def checked_rows(number: int, rows: Any, n: int) -> Rows:
+    """Return the rows of a block on one side.
+
+    Raises
+    ------
+    ValueError
+        If they are no whole numbers below `n`, or a row comes twice.
+    """
     rows = np.asarray(rows)
     whole = rows.ndim == 1 and (rows.size == 0 or np.issubdtype(rows.dtype, np.integer))
     if not whole or (rows.size and (rows.min() < 0 or rows.max() >= n)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 from scgenot._messages import check_positive, check_unit, is_number
 from scgenot.costs import CostLike, ScaleCost, check_scale_cost, resolve_cost, resolve_cost_pair
@@ -15,6 +15,11 @@ from scgenot.sinkhorn import SinkhornConfig
 # 1) FOSCTTM is that of 0.002, and the nominal 90 % region of a row holds .87 and .63 of the true partners instead of .62 and .36; at
 # 0.01 FOSCTTM on panels begins to rise (.053 for .042).
 _DEFAULTS = {"linear": ("sqeuclidean", 0.05), "quadratic": ("euclidean", 0.005), "fused": ("euclidean", 0.005)}
+
+
+# One for all costs, or one each: within the source population, within the target population, between shared features.
+CostScales: TypeAlias = ScaleCost | tuple[ScaleCost, ...] | list[ScaleCost]
+_COSTS = {"linear": 1, "quadratic": 2, "fused": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,8 @@ class CouplingConfig:
     shared_cost
         Cost between the shared features of a fused problem.
     scale_cost
-        Costs are divided by their ``"mean"``, their ``"max"``, or by a number.
+        Costs are divided by their ``"mean"``, their ``"max"``, or by a number. In quadratic problems also a pair of these, for
+        costs within the source and within the target population; in fused ones also three, the last for shared features.
     tolerance, max_iterations, n_draws, warm_start, rank, landmarks, dense_limit, coarse_limit
         Options of the kind of coupling, which can as well be given with it: see :class:`Global`, :class:`Minibatch` and
         :class:`LowRank`. ``None`` is the kind's own value; one that the kind does not have is refused when it is solved.
@@ -49,7 +55,7 @@ class CouplingConfig:
     tau_target: float = 1.0
     alpha: float = 0.5
     shared_cost: CostLike = "sqeuclidean"
-    scale_cost: ScaleCost = "mean"
+    scale_cost: CostScales = "mean"
     tolerance: float | None = None
     max_iterations: int | None = None
     n_draws: int | None = None
@@ -73,7 +79,16 @@ class CouplingConfig:
                 f"`alpha` must lie in (0, 1), got {self.alpha!r}. It weighs the quadratic term of a fused problem; for 1 leave "
                 "out the shared features, for 0 solve a linear problem on them."
             )
-        check_scale_cost(self.scale_cost)
+        if isinstance(self.scale_cost, list):
+            # What was saved as JSON comes back as a list.
+            object.__setattr__(self, "scale_cost", tuple(self.scale_cost))
+        if isinstance(self.scale_cost, tuple) and len(self.scale_cost) not in (2, 3):
+            raise ValueError(
+                "`scale_cost` must be one for all costs, a pair in quadratic problems or three in fused ones, got "
+                f"{len(self.scale_cost)} of them."
+            )
+        for number in range(3):
+            check_scale_cost(self.scale_of(number))
         check_options(self.options)
 
     @property
@@ -85,6 +100,11 @@ class CouplingConfig:
     def resolved(self, problem: str, kind: Kind | None = None) -> CouplingConfig:
         """Return the config with the problem's own cost and epsilon, and the kind's own options, where none was chosen."""
         cost, epsilon = _DEFAULTS[problem]
+        if isinstance(self.scale_cost, tuple) and len(self.scale_cost) != _COSTS[problem]:
+            raise ValueError(
+                f"`scale_cost`={self.scale_cost!r} is for {len(self.scale_cost)} costs; {problem} problems have "
+                f"{_COSTS[problem]}. Give one for each, or one for all."
+            )
         return dataclasses.replace(
             self,
             cost=cost if self.cost is None else self.cost,
@@ -97,7 +117,18 @@ class CouplingConfig:
         """What the linear problem is solved with; epsilon has to be resolved."""
         return SinkhornConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SinkhornConfig)})
 
+    def scale_of(self, number: int) -> ScaleCost:
+        """Return how one cost is scaled: within the source (0), within the target (1), between shared features (2)."""
+        if not isinstance(self.scale_cost, tuple):
+            return self.scale_cost
+        return self.scale_cost[number] if number < len(self.scale_cost) else "mean"
+
     def swapped(self) -> CouplingConfig:
         """Return the config of the opposite direction."""
         cost = self.cost[::-1] if isinstance(self.cost, tuple) else self.cost
-        return dataclasses.replace(self, cost=cost, tau_source=self.tau_target, tau_target=self.tau_source)
+        scales = self.scale_cost
+        if isinstance(scales, tuple):
+            scales = (scales[1], scales[0], *scales[2:])
+        return dataclasses.replace(
+            self, cost=cost, scale_cost=scales, tau_source=self.tau_target, tau_target=self.tau_source
+        )

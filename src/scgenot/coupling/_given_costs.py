@@ -138,7 +138,7 @@ def given_costs(
         check_cells(rows)
     across = source[:, n:]
     both_ways = _equal(across, target[:, :n])
-    scale = matrix_scale(across, config.scale_cost)
+    scale = matrix_scale(across, config.scale_of(0))
     across = across / np.float32(scale)
     left, values, right = _skeleton(across)
     # c(x, .) C^-1 c(., y), with C between coupled cells: as few directions as there are in C.

@@ -60,7 +60,7 @@ def linear_coupling(
     elif isinstance(cost, AnchoredCost):
         geometry, lift, scale = _anchored(key, cost, source, target, config)
     else:
-        scale = cost_scale(cost, source, target, config.scale_cost)
+        scale = cost_scale(cost, source, target, config.scale_of(0))
         geometry = Geometry(source, target, 1.0 / (scale * config.epsilon), cost)
     if source.shape[0] * target.shape[0] <= config.dense_limit:
         geometry = geometry.stored()
@@ -87,7 +87,7 @@ def _anchored(
     fitted = cost.fit(joint, anchors)
     within = np.asarray(fitted(joint[anchors]))
     across = within[np.ix_(anchors < n, anchors >= n)]
-    scale = matrix_scale(across if across.size else within, config.scale_cost)
+    scale = matrix_scale(across if across.size else within, config.scale_of(0))
     inverse, whole = 1.0 / config.epsilon, len(anchors) == len(joint)
     if not is_symmetric(within):
         if not whole:

@@ -11,12 +11,14 @@ from jaxtyping import Array, Float, Int
 from scgenot._progress import SILENT, Progress
 from scgenot._sampling import host_rng
 from scgenot.costs import resolve_cost_pair
+from scgenot.coupling._base import Coupling
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift, lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
+from scgenot.coupling._start_plan import start_plan
 from scgenot.coupling.quadratic._iterate import Limits, settle
 from scgenot.coupling.quadratic._problem import quadratic_problem
-from scgenot.coupling.quadratic._search import Found, best_state, search
+from scgenot.coupling.quadratic._search import Found, best_state, follow, search
 from scgenot.coupling.quadratic._sides import SharedTerm, Side
 from scgenot.sinkhorn import Geometry, Potentials, refine_potentials
 
@@ -39,6 +41,8 @@ def quadratic_coupling(
     shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None = None,
     pairs: Int[np.ndarray, "p 2"] | None = None,
     progress: Progress | None = None,
+    init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
+    only_init: bool = True,
 ) -> PotentialCoupling:
     """Solve the quadratic or fused entropic problem: cells that are close go to cells that are close.
 
@@ -62,6 +66,10 @@ def quadratic_coupling(
         Rows of source and target cells known to correspond: costs to them become the shared features.
     progress
         Is told of starts, polishing, and sweeps over all cells.
+    init
+        A plan to start from, or a coupling that implies one.
+    only_init
+        Whether it is the only start.
 
     Returns
     -------
@@ -69,7 +77,10 @@ def quadratic_coupling(
     """
     rng = host_rng(key)
     costs = resolve_cost_pair(config.cost)
-    sides = [Side.of(rng, *side, cost, config) for side, cost in zip(((source, a), (target, b)), costs, strict=True)]
+    sides = [
+        Side.of(rng, *side, cost, config, number)
+        for number, (side, cost) in enumerate(zip(((source, a), (target, b)), costs, strict=True))
+    ]
     left, right = sides
     within, scales = (left.within, right.within), (left.scale, right.scale)
     fused = None if shared is None and pairs is None else SharedTerm.of(sides, costs, config, shared, pairs)
@@ -85,7 +96,12 @@ def quadratic_coupling(
         taus=(config.tau_source, config.tau_target),
     )
     limits = Limits(config.tolerance, max(config.max_iterations // _A_ROUND, 1))
-    found = search(problem, shared=fused is not None, limits=limits, progress=progress or SILENT)
+    given = None if init is None else start_plan(init, sides, shared)
+    told = {"limits": limits, "progress": progress or SILENT}
+    if given is not None and only_init:
+        found = follow(problem, given, **told)
+    else:
+        found = search(problem, shared=fused is not None, given=given, **told)
     # Without the cells that fill up its shape: this is the problem that was asked.
     state, matrix, u, v, violation = _unfilled(found, config.tolerance, len(left.chosen), len(right.chosen))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 import numpy as np
@@ -19,8 +20,9 @@ from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling.quadratic._sides import Side
 from scgenot.sinkhorn import Geometry, solve_potentials
 
-_STARTS = ("random", "two ranks", "k-means")
-_MAX_ITERATIONS = 2000
+# What we call a start, and the class that makes it.
+_STARTS = {"random": "RandomInitializer", "two ranks": "Rank2Initializer", "k-means": "KMeansInitializer"}
+_MAX_ITERATIONS, _INNER_ITERATIONS = 2000, 20
 # Smaller steps stop at the product plan, of which most starts are close neighbours.
 _STEP = 100.0
 
@@ -63,7 +65,6 @@ def lowrank_coupling(
     """
     from ott.geometry.low_rank import LRCGeometry
     from ott.problems.quadratic.quadratic_problem import QuadraticProblem
-    from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
 
     if min(config.tau_source, config.tau_target) < 1.0:
         raise ValueError(
@@ -72,7 +73,10 @@ def lowrank_coupling(
         )
     rng = host_rng(key)
     costs = resolve_cost_pair(config.cost)
-    sides = [Side.of(rng, *side, cost, config) for side, cost in zip(((source, a), (target, b)), costs, strict=True)]
+    sides = [
+        Side.of(rng, *side, cost, config, number)
+        for number, (side, cost) in enumerate(zip(((source, a), (target, b)), costs, strict=True))
+    ]
     lifts = [
         anchor_lifts(side.anchored, np.asarray(side.within) * side.scale, side.scale, config.epsilon) for side in sides
     ]
@@ -86,22 +90,15 @@ def lowrank_coupling(
     rank = min(config.rank or LowRank.rank, len(source) // 2, len(target) // 2)
     problem = QuadraticProblem(*geometries, a=a, b=b)
     found, reports = [], []
-    for name, initializer in zip(_STARTS, _initializers(rank), strict=True):
-        solver = LRGromovWasserstein(
-            rank=max(rank, 1),
-            initializer=initializer,
-            gamma=_STEP,
-            min_iterations=100,
-            max_iterations=_MAX_ITERATIONS,
-            inner_iterations=20,
-        )
+    for name in _STARTS:
         try:
-            out = solver(problem, rng=key)
+            start = _start(problem, key, max(rank, 1), name)
         except ValueError:
             # k-means needs more cells than clusters on both sides.
             continue
+        out = _solved(problem, start)
         value = float(out.primal_cost)
-        iterations = int(np.count_nonzero(np.asarray(out.costs) != -1.0)) * solver.inner_iterations
+        iterations = int(np.count_nonzero(np.asarray(out.costs) != -1.0)) * _INNER_ITERATIONS
         found.append(out)
         reports.append(
             StartReport(name, value if np.isfinite(value) else np.inf, iterations, np.nan, True, bool(out.converged))
@@ -110,10 +107,26 @@ def lowrank_coupling(
     return _coupled(key, sides, lifts, factors, found[best], reports, best, a, b, config)
 
 
-def _initializers(rank: int):
-    from ott.initializers.linear.initializers_lr import KMeansInitializer, RandomInitializer, Rank2Initializer
+@partial(jax.jit, static_argnames=("rank", "name"))
+def _start(problem, key: jax.Array, rank: int, name: str) -> tuple[Array, Array, Array]:
+    from ott.initializers.linear import initializers_lr
 
-    return RandomInitializer(rank), Rank2Initializer(rank), KMeansInitializer(rank)
+    return getattr(initializers_lr, _STARTS[name])(rank)(problem, rng=jax.random.split(key)[1])
+
+
+@jax.jit
+def _solved(problem, start: tuple[Array, Array, Array]):
+    """Solve the problem from a start: one program for all of them, where the solver by itself is hundreds of little ones."""
+    from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
+
+    solver = LRGromovWasserstein(
+        rank=start[0].shape[1],
+        gamma=_STEP,
+        min_iterations=100,
+        max_iterations=_MAX_ITERATIONS,
+        inner_iterations=_INNER_ITERATIONS,
+    )
+    return solver(problem, start, rng=jax.random.key(0))
 
 
 def _coupled(key, sides, lifts, factors, out, reports, best, a, b, config) -> PotentialCoupling:

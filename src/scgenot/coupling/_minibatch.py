@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from scgenot._sampling import choose, cumulative_table
-from scgenot._sizes import padded_size
+from scgenot._random import random_bits, related, uniform
+from scgenot._rng import as_key
+from scgenot._sampling import cumulative_table, host_rng, independent
+from scgenot._sizes import pad_edge, padded_cells, padded_size
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind
 from scgenot.coupling._config import CouplingConfig
 from scgenot.sinkhorn import Geometry, draw_rows, soft_min_rows
@@ -55,7 +57,7 @@ class BatchCoupling(Coupling):
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """How solving goes, measured on a few batches."""
-        source = choose(jax.random.key(0), self._source_table, (_TRIAL_BATCHES, min(_BATCH, len(self.a))))
+        source = independent(np.random.default_rng(0), self._source_table, (_TRIAL_BATCHES, min(_BATCH, len(self.a))))
         report = self.solve(jax.random.key(1), source, resample=False)[2]
         violation = float(report["violation"].max())
         return Diagnostics(
@@ -75,8 +77,10 @@ class BatchCoupling(Coupling):
         return cumulative_table(self.a)
 
     @cached_property
-    def _target_table(self) -> UInt32[np.ndarray, " m"]:
-        return cumulative_table(self.b)
+    def _target_table(self) -> UInt32[Array, " size"]:
+        # The last sum again, which is never drawn, as behind the cells: another number of them compiles nothing.
+        table = cumulative_table(self.b)
+        return jax.device_put(pad_edge(table, padded_cells(len(table))))
 
     def conditional(
         self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int
@@ -87,14 +91,16 @@ class BatchCoupling(Coupling):
         solved batch imply the row of any further cell.
         """
         asked = np.asarray(source_indices, np.int32)
-        size = min(_BATCH, max(_SMALLEST_BATCH, len(self.a), len(self.b)))
+        size = _SMALLEST_BATCH
+        while size < min(_BATCH, max(len(self.a), len(self.b))):
+            size *= 2
         width = min(padded_size(max(len(asked), 1)), size)
         drawn = np.zeros((len(asked), n_draws), np.int32)
         for draw in range(n_draws):
             for start in range(0, len(asked), width):
                 some = asked[start : start + width]
-                batch_key, solve_key = _keys(key, draw, start)
-                source = choose(batch_key, self._source_table, (1, size))
+                rng = host_rng(key, draw, start)
+                source, solve_key = independent(rng, self._source_table, (1, size)), as_key(rng)
                 padded = np.pad(some, (0, width - len(some)), mode="edge")
                 found = self.solve(solve_key, source, resample=False, asked=padded)[1]
                 drawn[start : start + width, draw] = np.asarray(found)[0, : len(some)]
@@ -107,9 +113,9 @@ class BatchCoupling(Coupling):
         relaxed = min(self.config.tau_source, self.config.tau_target) < 1.0
         round_ = 0
         while True:
-            source_key, solve_key = jax.random.split(jax.random.fold_in(key, round_))
-            source = choose(source_key, self._source_table, (steps, batch_size))
-            yield self.solve(solve_key, source, resample=relaxed)[:2]
+            rng = host_rng(key, round_)
+            source = independent(rng, self._source_table, (steps, batch_size))
+            yield self.solve(as_key(rng), source, resample=relaxed)[:2]
             round_ += 1
 
     @property
@@ -126,7 +132,7 @@ class BatchCoupling(Coupling):
     def solve(
         self,
         key: jax.Array,
-        source: Int[Array, "steps batch"],
+        source: Int[Array | np.ndarray, "steps batch"],
         *,
         resample: bool,
         asked: Int[np.ndarray, " k"] | None = None,
@@ -138,27 +144,31 @@ class BatchCoupling(Coupling):
         """
 
 
-@jax.jit
-def _keys(key: jax.Array, draw: Int[Array, ""] | int, start: Int[Array, ""] | int) -> tuple[jax.Array, jax.Array]:
-    one, two = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, draw), start))
-    return one, two
+def batches_of(key: jax.Array, source: Int[Array, "steps batch"], rows: int) -> dict[str, Array]:
+    """Return what each batch is drawn with: its source cells, bits, and an id for each row of which a target is drawn."""
+    steps, size = source.shape
+    targets, order = random_bits(related(key, 1), jnp.arange(steps)[:, None], jnp.arange(size)[None, :])
+    row_ids = jnp.arange(steps * rows).reshape(steps, rows)
+    return {"source": source, "target": targets, "order": order, "row_ids": row_ids}
 
 
 def draw_batch(
     geometry: Geometry,
     u: Float[Array, " k"],
     v: Float[Array, " k"],
-    keys: tuple[jax.Array, jax.Array],
+    key: jax.Array,
+    row_ids: Int[Array, " r"],
+    order_bits: UInt32[Array, " k"],
     *,
     resample: bool,
     asked: Geometry | None = None,
 ) -> tuple[Int[Array, " r"], Int[Array, " r"], dict[str, Float[Array, ""]]]:
     """Return places of source and of target cells within a solved batch of uniform weights, its mass and its width.
 
-    Targets are drawn for the cells of the batch, or from the rows of `asked`: costs of other cells to its targets.
+    Targets are drawn for the cells of the batch, or from the rows of `asked`: costs of other cells to its targets. The bits
+    decide which source cells come in, where these are drawn again.
     """
     size = geometry.shape[0]
-    order_key, row_key = keys
     weights = v - jnp.log(size)
     log_row = u - jnp.log(size) + soft_min_rows(geometry, weights)
     log_p = jax.nn.log_softmax(weights[None, :] - geometry.inverse * geometry.matrix, axis=1)
@@ -168,11 +178,11 @@ def draw_batch(
     }
     if asked is not None:
         order = jnp.arange(asked.shape[0])
-        return order, draw_rows(asked, weights, row_key, order, 1)[:, 0], report
+        return order, draw_rows(asked, weights, key, row_ids, 1)[:, 0], report
     order = jnp.arange(size)
     if resample:
         cumulative = jnp.cumsum(jax.nn.softmax(log_row))
-        drawn = jnp.searchsorted(cumulative, jax.random.uniform(order_key, (size,)) * cumulative[-1], side="right")
+        drawn = jnp.searchsorted(cumulative, uniform(order_bits) * cumulative[-1], side="right")
         order = jnp.minimum(drawn, size - 1).astype(jnp.int32)
     some = dataclasses.replace(geometry, x=geometry.x[order], matrix=geometry.matrix[order])
-    return order, draw_rows(some, weights, row_key, jnp.arange(size), 1)[:, 0], report
+    return order, draw_rows(some, weights, key, row_ids, 1)[:, 0], report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._sampling import choose
+from scgenot._sizes import pad_edge, padded_cells
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._inputs import checked_cells, checked_marginal
-from scgenot.coupling._minibatch import BatchCoupling, draw_batch
+from scgenot.coupling._minibatch import BatchCoupling, batches_of, draw_batch
 from scgenot.sinkhorn import ITERATIONS_PER_ROUND, Geometry, dense_rounds
 
 
@@ -67,7 +68,7 @@ class MinibatchCoupling(BatchCoupling):
     def solve(
         self,
         key: jax.Array,
-        source: Int[Array, "steps batch"],
+        source: Int[Array | np.ndarray, "steps batch"],
         *,
         resample: bool,
         asked: Int[np.ndarray, " k"] | None = None,
@@ -79,8 +80,12 @@ class MinibatchCoupling(BatchCoupling):
             self.config.tolerance,
             self.config.max_iterations,
         )
-        table = self._target_table
-        return _solve_batches(self.cost, resample, self.source, self.target, table, source, asked, key, numbers)
+        cells = *self._padded_cells, self._target_table
+        return _solve_batches(self.cost, resample, *cells, source, asked, key, numbers)
+
+    @cached_property
+    def _padded_cells(self) -> tuple[Float[Array, "k d"], Float[Array, "l d"]]:
+        return tuple(jax.device_put(pad_edge(side, padded_cells(len(side)))) for side in (self.source, self.target))
 
 
 def minibatch_coupling(
@@ -104,7 +109,7 @@ def minibatch_coupling(
         raise ValueError(
             f"`cost`={cost.name!r} is a cost over the whole population, which a batch does not see. Use coupling='global'."
         )
-    scale = cost_scale(cost, source, target, config.scale_cost)
+    scale = cost_scale(cost, source, target, config.scale_of(0))
     return MinibatchCoupling(a, b, config, source, target, cost, scale)
 
 
@@ -114,17 +119,17 @@ def _solve_batches(cost: Cost, resample: bool, source_cells, target_cells, table
     size, most = source.shape[1], -(-max_iterations // ITERATIONS_PER_ROUND)
 
     def one_batch(batch):
-        target_key, *draw_keys = jax.random.split(batch["key"], 3)
         rows = batch["source"]
-        columns = choose(target_key, table, (size,))
+        columns = choose(batch["target"], table)
         geometry = Geometry(source_cells[rows], target_cells[columns], inverse, cost).stored()
         scaled, weights, zeros = inverse * geometry.matrix, jnp.full(size, 1.0 / size), jnp.zeros(size)
         u, v, violation, rounds = dense_rounds(scaled, weights, weights, zeros, zeros, taus, tolerance, most)
         others = None if asked is None else dataclasses.replace(geometry, x=source_cells[asked], matrix=None)
-        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample, asked=others)
+        order, drawn, report = draw_batch(
+            geometry, u, v, key, batch["row_ids"], batch["order"], resample=resample, asked=others
+        )
         rows = rows if asked is None else asked
         report |= {"violation": violation, "iterations": rounds * ITERATIONS_PER_ROUND}
         return rows[order], columns[drawn], report
 
-    keys = jax.random.split(key, source.shape[0])
-    return jax.lax.map(one_batch, {"key": keys, "source": source})
+    return jax.lax.map(one_batch, batches_of(key, source, size if asked is None else len(asked)))

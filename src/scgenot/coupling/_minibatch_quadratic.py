@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._blocks import matmul
-from scgenot._sampling import choose, cumulative_table
+from scgenot._sampling import choose, cumulative_table, host_rng, independent
+from scgenot._sizes import pad_edge, padded_cells
 from scgenot.costs import AnchoredCost, Cost, cost_scale, resolve_cost, resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_quadratic import best_state
 from scgenot.coupling._inputs import checked_cells, checked_marginal
 from scgenot.coupling._lift import lifted_cost
-from scgenot.coupling._minibatch import BatchCoupling, draw_batch
+from scgenot.coupling._minibatch import BatchCoupling, batches_of, draw_batch
 from scgenot.coupling.quadratic._iterate import iterate, plan_for, settle
 from scgenot.coupling.quadratic._problem import dense_problem
 from scgenot.sinkhorn import Geometry
@@ -35,9 +36,13 @@ class Cells:
     shared: Float[Array, "n s"]
     inverse: Float[Array, ""] | float
 
-    def rows(self, chosen: Int[Array, " k"]) -> Cells:
+    def rows(self, chosen: Int[Array | np.ndarray, " k"]) -> Cells:
         """Return some of the cells."""
         return Cells(self.features[chosen], self.shared[chosen], self.inverse)
+
+    def padded(self, size: int) -> Cells:
+        """Return the cells with copies of the last one behind."""
+        return Cells(*(jax.device_put(pad_edge(one, size)) for one in (self.features, self.shared)), self.inverse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +112,7 @@ class QuadraticMinibatchCoupling(BatchCoupling):
     def solve(
         self,
         key: jax.Array,
-        source: Int[Array, "steps batch"],
+        source: Int[Array | np.ndarray, "steps batch"],
         *,
         resample: bool,
         asked: Int[np.ndarray, " k"] | None = None,
@@ -117,9 +122,19 @@ class QuadraticMinibatchCoupling(BatchCoupling):
         alpha = config.alpha if self.source.shared.shape[1] else 1.0
         numbers = (alpha, config.epsilon, (config.tau_source, config.tau_target), self.shared_inverse)
         relaxed = min(config.tau_source, config.tau_target) < 1.0
-        sides = self.source, self.target
-        table = self._target_table
-        return _solve_batches(self.costs, resample, relaxed, sides, self.reference, table, source, asked, key, numbers)
+        static = self.costs, resample, relaxed
+        return _solve_batches(*static, *self._in_shape, self._target_table, source, asked, key, numbers)
+
+    @cached_property
+    def _in_shape(self) -> tuple[tuple[Cells, Cells], tuple[Cells, Cells, Float[Array, "k s"]] | None]:
+        """Return the cells and the reference in one of a few shapes; what is added is not drawn, or has no mass."""
+        sides = tuple(one.padded(padded_cells(len(one.features))) for one in (self.source, self.target))
+        if self.reference is None:
+            return sides, None
+        left, right, plan = self.reference
+        sizes = [_REFERENCE if max(plan.shape) > _REFERENCE // 2 else _REFERENCE // 2] * 2
+        plan = np.pad(np.asarray(plan), [(0, size - had) for size, had in zip(sizes, plan.shape, strict=True)])
+        return sides, (left.padded(sizes[0]), right.padded(sizes[1]), jax.device_put(plan))
 
 
 def quadratic_minibatch_coupling(
@@ -150,17 +165,19 @@ def quadratic_minibatch_coupling(
     if pairs is not None:
         raise ValueError("`pairs` belong to the global coupling: a batch rarely holds both members. Use 'global'.")
     sides = [
-        Cells(jnp.asarray(cells), _shared(one, len(cells)), 1.0 / cost_scale(cost, cells, cells, config.scale_cost))
-        for cells, one, cost in zip((source, target), shared or (None, None), costs, strict=False)
+        Cells(
+            jnp.asarray(cells), _shared(one, len(cells)), 1.0 / cost_scale(cost, cells, cells, config.scale_of(number))
+        )
+        for number, (cells, one, cost) in enumerate(zip((source, target), shared or (None, None), costs, strict=False))
     ]
-    shared_inverse = 1.0 if shared is None else 1.0 / cost_scale(costs[2], *shared, config.scale_cost)
+    shared_inverse = 1.0 if shared is None else 1.0 / cost_scale(costs[2], *shared, config.scale_of(2))
     found = QuadraticMinibatchCoupling(a, b, config, *sides, costs, shared_inverse, None)
     if not config.warm_start:
         return found
-    keys = jax.random.split(key)
+    rng = host_rng(key)
     left, right = (
-        side.rows(choose(one, cumulative_table(weights), (min(_REFERENCE, len(weights)),)))
-        for side, weights, one in zip(sides, (a, b), keys, strict=True)
+        side.rows(independent(rng, cumulative_table(weights), (min(_REFERENCE, len(weights)),)))
+        for side, weights in zip(sides, (a, b), strict=True)
     )
     alpha = 1.0 if shared is None else config.alpha
     taus = (config.tau_source, config.tau_target)
@@ -201,8 +218,7 @@ def _solve_batches(costs, resample, relaxed, sides, reference, table, source, as
     size = source.shape[1]
 
     def one_batch(batch):
-        target_key, *draw_keys = jax.random.split(batch["key"], 3)
-        rows, columns = batch["source"], choose(target_key, table, (size,))
+        rows, columns = batch["source"], choose(batch["target"], table)
         left, right = source_cells.rows(rows), target_cells.rows(columns)
         problem = _problem(costs, left, right, numbers)
         anneal = 50.0
@@ -219,12 +235,13 @@ def _solve_batches(costs, resample, relaxed, sides, reference, table, source, as
             rows, across = asked, _across(costs, own, right, numbers)
             costs_of = _implied_cost(costs, own, right, (left, right, state.plan), across, numbers)
             others = dataclasses.replace(geometry, x=own.features, matrix=costs_of)
-        order, drawn, report = draw_batch(geometry, u, v, tuple(draw_keys), resample=resample, asked=others)
+        order, drawn, report = draw_batch(
+            geometry, u, v, key, batch["row_ids"], batch["order"], resample=resample, asked=others
+        )
         report |= {"violation": jnp.maximum(violation, state.change), "iterations": jnp.asarray(_REPEATS)}
         return rows[order], columns[drawn], report
 
-    keys = jax.random.split(key, source.shape[0])
-    return jax.lax.map(one_batch, {"key": keys, "source": source})
+    return jax.lax.map(one_batch, batches_of(key, source, size if asked is None else len(asked)))
 
 
 def _implied_cost(costs, left: Cells, right: Cells, reference, across, numbers):

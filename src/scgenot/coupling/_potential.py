@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.sparse import csr_array
 from scipy.special import kl_div
 
+from scgenot._random import random_bits, related
 from scgenot._sampling import host_rng, systematic
 from scgenot._sizes import pad_edge, pad_with, padded_cells, padded_size
 from scgenot.coupling import _plan
@@ -158,6 +160,13 @@ class PotentialCoupling(Coupling):
     def top_k(self, k: int) -> csr_array:
         """Return the `k` largest entries of each row of the plan, n x m and sparse; its sum says what share that is."""
         return _plan.top_k(self.geometry, self._row_weights, self._column_weights, k)
+
+    def light(self) -> PotentialCoupling:
+        """Return the same coupling without stored costs, which then come from the cells again; diagnostics stay."""
+        light = dataclasses.replace(self, geometry=dataclasses.replace(self.geometry, matrix=None))
+        # What was measured with stored costs, at the price of a few passes, is not measured again.
+        vars(light)["diagnostics"] = self.diagnostics
+        return light
 
     def swapped(self) -> PotentialCoupling:
         """Return the same coupling seen from the other side."""
@@ -335,5 +344,7 @@ def _damped(tau: float, soft_min: Float[Array, " size"], n: int) -> Float[Array,
 def _pairs_from_pool(
     pool: Int[Array, "n k"], source: Int[Array | np.ndarray, "steps batch"], key: jax.Array
 ) -> tuple[Int[Array, "steps batch"], Int[Array, "steps batch"]]:
-    slots = jax.random.randint(jax.random.fold_in(key, 2), source.shape, 0, pool.shape[1])
+    steps, batch = source.shape
+    bits = random_bits(related(key, 2), jnp.arange(steps)[:, None], jnp.arange(batch)[None, :])[0]
+    slots = bits % np.uint32(pool.shape[1])
     return source, pool[source, slots]

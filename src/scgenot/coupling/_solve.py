@@ -43,6 +43,8 @@ class Solver:
         Whether there is one plan: marginals, mass and objective are known, and it says when it has not converged.
     reports
         Whether `solve` takes ``progress``.
+    starts_from
+        Whether `solve` takes ``init``, a plan to start from.
     """
 
     solve: Callable[..., Coupling]
@@ -50,6 +52,7 @@ class Solver:
     relaxed: bool = True
     known_plan: bool = True
     reports: bool = False
+    starts_from: bool = False
 
 
 # To add a kind of coupling, write it in a file of its own, its options in `_kinds.py`, and name it here.
@@ -57,10 +60,10 @@ _FIXED_REPEATS = frozenset({"max_iterations"})
 SOLVERS: dict[tuple[str, str], Solver] = {
     ("linear", "global"): Solver(linear_coupling, reports=True),
     ("linear", "minibatch"): Solver(minibatch_coupling, frozenset({"warm_start"}), known_plan=False),
-    ("quadratic", "global"): Solver(quadratic_coupling, reports=True),
+    ("quadratic", "global"): Solver(quadratic_coupling, reports=True, starts_from=True),
     ("quadratic", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
     ("quadratic", "low_rank"): Solver(lowrank_coupling, relaxed=False),
-    ("fused", "global"): Solver(quadratic_coupling, reports=True),
+    ("fused", "global"): Solver(quadratic_coupling, reports=True, starts_from=True),
     ("fused", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
 }
 
@@ -110,6 +113,8 @@ def solve_coupling(
     problem: str = "linear",
     kind: CouplingKind | Kind = "global",
     config: CouplingConfig | None = None,
+    init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
+    only_init: bool = True,
     progress_bar: bool = False,
 ) -> Coupling:
     """Couple two populations.
@@ -136,6 +141,12 @@ def solve_coupling(
         ``Global(landmarks=500)``.
     config
         Cost, epsilon, taus. Options of the kind can be given here as well.
+    init
+        Global quadratic and fused problems only: a plan to start from, or a global coupling of other cells of the same two
+        spaces, which implies a plan between these. It says which of several optima is meant, such as one of two mirror
+        images; the result still solves the problem, and its only start is called ``"given"``.
+    only_init
+        Whether `init` is the only start; otherwise it is one more beside the usual ones, of which the best is chosen.
     progress_bar
         Whether to show the stage of solving, how far the marginals are off, and what remains.
 
@@ -150,34 +161,79 @@ def solve_coupling(
         zero; if the problem or the kind is not known; if an option would be ignored; if a fused problem has neither shared
         features nor pairs, or another problem has them.
     """
+    config, solver = resolved_solver(problem, kind, config)
+    asked = Asked(source, target, source_weights, target_weights, shared, pairs)
+    with Progress(progress_bar) as progress:
+        found = solved(key, asked, problem, solver, config, progress=progress, init=init, only_init=only_init)
+    for complaint in complaints(found, solver, config):
+        warnings.warn(complaint, RuntimeWarning, stacklevel=2)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The arrays of a problem as they were given, not checked: see :func:`solve_coupling`."""
+
+    source: Any
+    target: Any
+    source_weights: Any = None
+    target_weights: Any = None
+    shared: Any = None
+    pairs: Any = None
+
+
+def resolved_solver(problem: str, kind: str | Kind, config: CouplingConfig | None) -> tuple[CouplingConfig, Solver]:
+    """Return the config with everything that was not chosen, and what solves the problem."""
     config = config or CouplingConfig()
     kind = kind_with_options(kind, problem, config.options)
-    config = config.resolved(problem, kind)
-    solver = SOLVERS[problem, kind.name]
-    source, target = checked_cells("source", source), checked_cells("target", target)
+    return config.resolved(problem, kind), SOLVERS[problem, kind.name]
+
+
+def solved(
+    key: jax.Array,
+    asked: Asked,
+    problem: str,
+    solver: Solver,
+    config: CouplingConfig,
+    *,
+    progress: Progress,
+    init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
+    only_init: bool = True,
+) -> Coupling:
+    """Check the arrays of :func:`solve_coupling`, and solve; the config is resolved."""
+    source, target = checked_cells("source", asked.source), checked_cells("target", asked.target)
     if problem == "linear" and source.shape[1] != target.shape[1]:
         raise ValueError(
             f"a linear problem compares cells in one space, got {source.shape[1]} features in `source` and "
             f"{target.shape[1]} in `target`. Use the same representation for both."
         )
-    a = checked_marginal("source_weights", source_weights, len(source))
-    b = checked_marginal("target_weights", target_weights, len(target))
-    given = _in_common(problem, shared, pairs, len(source), len(target))
-    with Progress(progress_bar) as progress:
-        if solver.reports:
-            given["progress"] = progress
-        found = solver.solve(key, source, target, a, b, config, **given)
+    a = checked_marginal("source_weights", asked.source_weights, len(source))
+    b = checked_marginal("target_weights", asked.target_weights, len(target))
+    given = in_common(problem, asked.shared, asked.pairs, len(source), len(target))
+    if init is not None:
+        if not solver.starts_from:
+            raise ValueError(
+                "`init` is a start for quadratic and fused problems of kind 'global', which have many optima; got "
+                f"problem={problem!r}. Linear problems have one, whatever they start from. Leave it out."
+            )
+        given |= {"init": init, "only_init": only_init}
+    if solver.reports:
+        given["progress"] = progress
+    return solver.solve(key, source, target, a, b, config, **given)
+
+
+def complaints(found: Coupling, solver: Solver, config: CouplingConfig) -> list[str]:
+    """Return a sentence for each thing about the plan that one has to know."""
+    said = []
     if solver.known_plan and not found.diagnostics.converged:
-        warnings.warn(_not_converged(found.diagnostics, config), RuntimeWarning, stacklevel=2)
+        said.append(_not_converged(found.diagnostics, config))
     if solver.known_plan and found.diagnostics.mass < _LITTLE_MASS:
-        warnings.warn(
+        said.append(
             f"The coupling carries only {found.diagnostics.mass:.2g} of the mass: most cells have no counterpart at "
             f"`tau_source`={config.tau_source:g}, `tau_target`={config.tau_target:g} and `epsilon`={config.epsilon:g}. Try "
-            "taus nearer to 1.",
-            RuntimeWarning,
-            stacklevel=2,
+            "taus nearer to 1."
         )
-    return found
+    return said
 
 
 def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
@@ -201,7 +257,7 @@ def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
     )
 
 
-def _in_common(problem: str, shared, pairs, n: int, m: int) -> dict[str, Any]:
+def in_common(problem: str, shared, pairs, n: int, m: int) -> dict[str, Any]:
     """Check what a fused problem compares directly; return it by the name of its argument."""
     if problem != "fused":
         if shared is not None or pairs is not None:

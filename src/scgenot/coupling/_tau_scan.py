@@ -204,7 +204,7 @@ def _problems(rng: np.random.Generator, x, y, a, b, config: CouplingConfig) -> l
         x, cost = settled(x, cost)
         one = lambda left, right: np.asarray(Geometry(jnp.asarray(left), jnp.asarray(right), 1.0, cost).stored().matrix)
         across, blocks = one(x, y), (one(x, x), one(y, y))
-    scale = matrix_scale(across, config.scale_cost)
+    scale = matrix_scale(across, config.scale_of(0))
     size = -(-max(len(x), len(y)) // 2)
     problems = [_Point(np.float32(across / scale), a, b)]
     for costs, weights in zip(blocks, (a, b), strict=True):

@@ -29,6 +29,9 @@ class ConditionSpec:
         The category of treated cells, where there is one.
     population_key
         Column of both categories.
+    reversed
+        Whether treated cells are the source, as in a model of the opposite direction: `source` is the category of the target
+        then.
     """
 
     covariates: Mapping[str, tuple[str, ...]]
@@ -38,13 +41,20 @@ class ConditionSpec:
     source: Hashable
     target: Hashable | None = None
     population_key: str | None = None
+    reversed: bool = False
+
+    @property
+    def treated(self) -> str:
+        """The population whose cells are in conditions: ``"target"``, or ``"source"`` where they are reversed."""
+        return "source" if self.reversed else "target"
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> ConditionSpec | None:
         """Read the arguments of setup, as they were given or saved; ``None`` for a plain pair of populations."""
         given, context = arguments.get("condition_keys"), tuple(arguments.get("context_keys") or ())
-        match, target = arguments.get("match_keys"), arguments.get("target")
-        single = target is not None or "source_modality" in arguments
+        match, source, target = arguments.get("match_keys"), arguments.get("source"), arguments.get("target")
+        single = (source is not None and target is not None) or "source_modality" in arguments
+        backwards = source is None and not single
         if given is None and not context and single and not match:
             return None
         covariates = {str(name): tuple(columns) for name, columns in (given or {}).items()}
@@ -55,9 +65,10 @@ class ConditionSpec:
             dict(arguments.get("condition_reps") or {}),
             context,
             context if match is None else tuple(match),
-            arguments.get("source"),
-            target,
+            target if backwards else source,
+            source if backwards else target,
             arguments.get("population_key"),
+            backwards,
         )
 
     @property

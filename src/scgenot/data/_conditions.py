@@ -57,6 +57,11 @@ class Conditions:
     blocks: tuple[Block, ...]
     doses: tuple[str, ...]
 
+    def swapped(self, spec: ConditionSpec) -> Conditions:
+        """Return the conditions as a model of the opposite direction has them, by what it was set up with."""
+        blocks = tuple(Block(block.condition, block.target, block.source) for block in self.blocks)
+        return Conditions(spec, self.table, blocks, self.doses)
+
     def restricted(self, source: Rows, target: Rows, leave_out: Sequence[int] = ()) -> tuple[Block, ...]:
         """Return the blocks among some cells, their places numbered among these; conditions in `leave_out` have none."""
         places = []
@@ -102,10 +107,11 @@ def read_conditions(
         has no perturbation, or a stratum has fewer than two controls; the message names which.
     """
     frames = [_columns(data, place, spec, some) for place, some in zip(places, rows, strict=True)]
-    treated = frames[1]
+    side = 0 if spec.reversed else 1
+    treated = frames[side]
     slots = [column for columns in spec.covariates.values() for column in columns]
     doses = tuple(column for column in slots if _is_dose(treated[column], column, spec))
-    perturbed = perturbations(treated, spec, doses, places[1].name_of("obs"))
+    perturbed = perturbations(treated, spec, doses, places[side].name_of("obs"))
     described = pd.concat([perturbed, treated[list(spec.context_keys)].reset_index(drop=True)], axis=1)
     keys = ["condition", *spec.context_keys]
     numbers, table = _distinct(described, keys)
@@ -183,9 +189,10 @@ def matched_cells(data: Data, place: Place, rows: Rows, values: Mapping[str, Any
 
 def _columns(data: Data, place: Place, spec: ConditionSpec, rows: Rows) -> pd.DataFrame:
     """Return what is needed of a population: slots of the target, contexts and matched columns of both."""
-    slots = {} if place.side == "source" else spec.covariates
+    treated = place.side == spec.treated
+    slots = spec.covariates if treated else {}
     wanted = [(column, "condition_keys") for columns in slots.values() for column in columns]
-    contexts = spec.context_keys if place.side == "target" else [c for c in spec.context_keys if c in spec.match_keys]
+    contexts = spec.context_keys if treated else [c for c in spec.context_keys if c in spec.match_keys]
     wanted += [(column, "context_keys") for column in contexts]
     wanted += [(column, "match_keys") for column in spec.match_keys]
     found = {}
@@ -266,7 +273,8 @@ def _distinct(frame: pd.DataFrame, keys: list[str]) -> tuple[np.ndarray, pd.Data
 def _blocks(
     spec: ConditionSpec, frames: list[pd.DataFrame], numbers: np.ndarray, table: pd.DataFrame
 ) -> Iterator[Block]:
-    controls, treated = (_places_by(frame[list(spec.match_keys)]) for frame in frames)
+    sides = frames[::-1] if spec.reversed else frames
+    controls, treated = (_places_by(frame[list(spec.match_keys)]) for frame in sides)
     found = []
     for stratum, places in treated.items():
         own = controls.get(stratum, np.zeros(0, np.int64))
@@ -280,7 +288,7 @@ def _blocks(
                 f"least {_FEWEST_CONTROLS} are needed. Add controls, leave these cells out, or pool controls with fewer "
                 "`match_keys` (`match_keys=()` pools all)."
             )
-        yield Block(number, own, places)
+        yield Block(number, places, own) if spec.reversed else Block(number, own, places)
 
 
 def _places_by(frame: pd.DataFrame) -> dict[tuple[str, ...], Rows]:

@@ -107,8 +107,9 @@ class PopulationSpec:
         places = []
         for side in POPULATIONS:
             rep = arguments[f"{side}_rep"]
-            # Without a category of its own, the target is all others.
-            whole = side == "target" and in_one_space and arguments.get("target") is None
+            # Without a category of its own, a population is all cells that the other one has not.
+            other = arguments.get("target" if side == "source" else "source")
+            whole = in_one_space and arguments.get(side) is None
             places.append(
                 Place(
                     side,
@@ -116,7 +117,7 @@ class PopulationSpec:
                     modality=arguments.get(f"{side}_modality"),
                     population_key=arguments.get("population_key"),
                     category=arguments.get(side),
-                    others_than=arguments.get("source") if whole else None,
+                    others_than=other if whole else None,
                     distances=arguments.get(f"{side}_distances"),
                     shared_rep=arguments.get("shared_rep"),
                     weights_key=arguments.get("weights_key"),

@@ -92,19 +92,21 @@ def hold_out(found: TransportData, rng: np.random.Generator, share: float, unsee
     """Return the data with a share of each population held out, see :func:`split_cells`, and some conditions altogether."""
     if found.conditions is None:
         return dataclasses.replace(found, split=split_cells(rng, found.source, found.target, share))
-    sizes = len(found.source.rows), len(found.target.rows)
-    split = split_blocks(rng, found.conditions.blocks, sizes, share, unseen)
+    sizes, conditions = (len(found.source.rows), len(found.target.rows)), found.conditions
+    if conditions.spec.reversed:
+        blocks = conditions.swapped(conditions.spec).blocks
+        split = split_blocks(rng, blocks, sizes[::-1], share, unseen).swapped()
+    else:
+        split = split_blocks(rng, conditions.blocks, sizes, share, unseen)
     return dataclasses.replace(found, split=split, unseen=tuple(unseen))
 
 
 def swapped(found: TransportData, spec: PopulationSpec) -> TransportData:
     """Return the data seen from the other side; `spec` says where they live, seen from there."""
     split = None if found.split is None else found.split.swapped()
-    if found.conditions is not None:
-        raise ValueError(
-            "a model of conditions has no `reverse` yet: train one with source and target exchanged instead."
-        )
-    return dataclasses.replace(found, spec=spec, source=found.target, target=found.source, split=split)
+    conditions = None if found.conditions is None else found.conditions.swapped(spec.conditions)
+    sides = {"source": found.target, "target": found.source}
+    return dataclasses.replace(found, spec=spec, split=split, conditions=conditions, **sides)
 
 
 def cost_arrays(found: TransportData, cells: Places) -> CostArrays:

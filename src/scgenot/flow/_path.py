@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from scgenot._random import Words, normal, random_bits, uniform
+
 # A velocity of (times, positions, what is seen of the source cells); a condition is bound to it already.
 Velocity: TypeAlias = Callable[..., Array]
 
@@ -86,15 +88,18 @@ class NoiseToTarget(Path):
 
 
 @partial(jax.jit, static_argnames=("rows", "target_dim"))
-def noise_and_time(key: jax.Array, rows: int, target_dim: int) -> tuple[Float[Array, "rows dy"], Float[Array, " rows"]]:
+def noise_and_time(
+    key: jax.Array | Words, rows: int, target_dim: int
+) -> tuple[Float[Array, "rows dy"], Float[Array, " rows"]]:
     """Draw noise z ~ N(0, I) and times stratified over [0, 1], in random order over the rows."""
-    noise_key, time_key, order_key = jax.random.split(key, 3)
-    noise = jax.random.normal(noise_key, (rows, target_dim), jnp.float32)
+    # Two words of bits for each row and each pair of features, and one more pair for the time.
+    pairs = -(-target_dim // 2)
+    one, two = random_bits(key, jnp.arange(rows)[:, None], jnp.arange(pairs + 1)[None, :])
+    noise = normal(jnp.concatenate([one[:, :pairs], two[:, :pairs]], axis=1)[:, :target_dim])
     # One time in each of `rows` equal intervals: the mean over times has little variance of its own. The order is
     # shuffled, since the rows of a batch are ordered by source cell.
-    offsets = jax.random.uniform(time_key, (rows,), jnp.float32)
-    times = (jnp.arange(rows, dtype=jnp.float32) + offsets) / rows
-    return noise, jax.random.permutation(order_key, times)
+    times = (jnp.arange(rows, dtype=jnp.float32) + uniform(one[:, pairs])) / rows
+    return noise, jax.lax.sort((two[:, pairs], times), num_keys=1)[1]
 
 
 def matching_loss(

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt
 
+from scgenot._random import normal, random_bits
 from scgenot.flow._config import ODEConfig
 from scgenot.flow._path import NoiseToTarget, Path
 from scgenot.flow._result import Params
@@ -145,11 +146,11 @@ def _solve_rows(
     c = conditions if weights.condition_units is None else weights.condition_units.forward(conditions)
     c = model.encode(c)
 
-    def noise_of(cell_id, sample_id):
-        own = jax.random.fold_in(jax.random.fold_in(key, cell_id), sample_id)
-        return jax.random.normal(own, (target_dim,), jnp.float32)
-
-    start = path.start(jax.vmap(noise_of)(cell_ids, sample_ids), x)
+    # Two words of bits for each sample and each pair of features.
+    pairs = -(-target_dim // 2)
+    numbers = sample_ids[:, None] * np.uint32(pairs) + jnp.arange(pairs, dtype=jnp.uint32)[None, :]
+    noise = normal(jnp.concatenate(random_bits(key, cell_ids[:, None], numbers), axis=1)[:, :target_dim])
+    start = path.start(noise, x)
     if ode.solver == "tsit5":
         ends = jax.vmap(partial(_adaptive, model, ode))(start, path.seen(x), c)
     else:

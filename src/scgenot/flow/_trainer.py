@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from tqdm.auto import tqdm
 
+from scgenot._random import random_bits
 from scgenot._sizes import pad_edge, pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
@@ -223,7 +224,6 @@ def _run_steps(
     """Run `count` optimisation steps without leaving the device; return the state and the losses."""
     optimizer = _optimizer(max_grad_norm)
     i, j, block = pairs
-    key = jax.random.fold_in(key, done)
 
     def loss_of(params, x, y, z, t, rows):
         field = nnx.merge(graphdef, params)
@@ -235,7 +235,7 @@ def _run_steps(
     def step(k, carry):
         state, losses = carry
         x, y = cells[0][i[k]], cells[1][j[k]]
-        z, t = noise_and_time(jax.random.fold_in(key, k), *y.shape)
+        z, t = noise_and_time(random_bits(key, done + k, 0), *y.shape)
         loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, block[k])
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = jax.tree.map(lambda p, u: p - rates[k] * u, state.params, updates)

@@ -1,8 +1,9 @@
 """The model class over AnnData and MuData."""
 
 from scgenot.model._base import TransportModel
+from scgenot.model._conditions import condition_effects
 from scgenot.model._genot import GENOT
 from scgenot.model._labels import label_entropy
 from scgenot.model._queries import Summary
 
-__all__ = ["GENOT", "Summary", "TransportModel", "label_entropy"]
+__all__ = ["GENOT", "Summary", "TransportModel", "condition_effects", "label_entropy"]

@@ -18,7 +18,7 @@ from scgenot.data import POPULATIONS, Data, PopulationSpec, joined_rows, represe
 from scgenot.flow import TargetRegions
 from scgenot.methods import Method
 from scgenot.model import _conditions, _growth, _labels, _queries, _setup, _training
-from scgenot.model._cells import some_data
+from scgenot.model._cells import check_is_trained, some_data
 from scgenot.model._problem import check_widths, choose_problem, cost_name, coupling_config
 from scgenot.model._scvi import BaseModelClass, show_setup_arguments
 from scgenot.model.saving import load_model, load_registry, save_model
@@ -200,10 +200,28 @@ class TransportModel(BaseModelClass):
         return self._spec.source.cells(some_data(self, adata))
 
     def source_rows(
-        self, adata: Data | None = None, *, indices: Sequence[int] | np.ndarray | None = None
+        self,
+        adata: Data | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        conditions: str | None = None,
     ) -> Int[np.ndarray, " n"]:
         """Return the rows of :meth:`source_adata` that results of :meth:`sample` belong to, in their order."""
+        if conditions is not None and indices is None:
+            return _conditions.answer(self, lambda cells: cells.rows, adata, indices, conditions)
         return select_rows(some_data(self, adata), self._spec.source, indices)
+
+    def resolve_conditions(self, conditions: Any) -> list[_conditions.Asked] | None:
+        """Return the conditions that are meant, each of which any getter takes; ``None`` in a model without conditions."""
+        if self._spec.conditions is None or not self._spec.conditions.has_vector:
+            if conditions is not None:
+                raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
+            return None
+        check_is_trained(self)
+        if conditions is None and self._spec.conditions.reversed:
+            # Treated cells are in conditions of their own.
+            return None
+        return _conditions.asked_conditions(self, conditions)[0]
 
     # ---- Its method --------------------------------------------------------------------------------------------------
 
@@ -249,7 +267,7 @@ class TransportModel(BaseModelClass):
         told = self._spec.conditions
         known = {
             "population_key": source.population_key,
-            "source": str(source.modality if source.category is None else source.category),
+            "source": source.label if source.category is None else str(source.category),
             "target": target.label if target.category is None else str(target.category),
             "source_modality": source.modality,
             "target_modality": target.modality,

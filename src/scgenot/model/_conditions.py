@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from scgenot._messages import did_you_mean, listed
+from scgenot._rng import RNG
 from scgenot.coupling import BlockCoupling
 from scgenot.data import (
     ConditionEncoding,
@@ -20,6 +21,7 @@ from scgenot.data import (
     condition_name,
     matched_cells,
     perturbations,
+    read_representation,
     read_transport,
     select_rows,
     settle_encoding,
@@ -57,6 +59,8 @@ class Asked:
     ----------
     name
         What it is called in the answer.
+    perturbation_name
+        What the perturbation alone is called.
     perturbation
         Its slots, one row.
     context
@@ -64,8 +68,15 @@ class Asked:
     """
 
     name: str
+    perturbation_name: str
     perturbation: pd.DataFrame
     context: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What cells of this condition have in ``obs``: its name, its slots, and the contexts that it sets."""
+        slots = {column: self.perturbation[column].iloc[0] for column in self.perturbation}
+        return {"condition": self.name} | slots | self.context
 
 
 def conditions(model: TransportModel) -> pd.DataFrame | None:
@@ -73,7 +84,8 @@ def conditions(model: TransportModel) -> pd.DataFrame | None:
 
     Columns: ``condition``, the name of the perturbation; slots and contexts; ``cells`` and ``controls``; ``trained``, whether
     training saw it; after training also ``converged``, ``mass`` and ``effective_targets`` of its plan, of its worst or by its
-    mean where there are several strata. ``None`` for a model of a plain pair of populations.
+    mean where there are several strata, and between spaces ``agreement`` with the reference plan that gives all conditions one
+    orientation. ``None`` for a model of a plain pair of populations.
     """
     if model._spec.conditions is None:
         return None
@@ -104,9 +116,12 @@ def known(found: TransportData, encoding: ConditionEncoding, coupling: BlockCoup
                 "converged": [one.converged for one in coupling.block_diagnostics],
                 "mass": [one.mass for one in coupling.block_diagnostics],
                 "effective_targets": [one.effective_targets for one in coupling.block_diagnostics],
+                "agreement": [np.nan if part.agreement is None else part.agreement for part in coupling.parts],
             }
         ).groupby("condition")
-        told = plans.agg({"converged": "all", "mass": "mean", "effective_targets": "mean"})
+        told = plans.agg({"converged": "all", "mass": "mean", "effective_targets": "mean", "agreement": "min"})
+        if told["agreement"].isna().all():
+            del told["agreement"]
         for column in told:
             table[column] = told[column].reindex(range(len(table))).to_numpy()
     return KnownConditions(encoding, table)
@@ -179,7 +194,7 @@ def answer(
     asked
         Which conditions: a name, several, or a data frame; ``None`` where there is only one.
     side
-        Whose cells they are. Target cells are in conditions of their own unless others are asked for.
+        Whose cells they are. Treated ones are in conditions of their own unless others are asked for.
     """
     check_is_trained(model)
     spec = model._spec.conditions
@@ -187,11 +202,73 @@ def answer(
         if asked is not None:
             raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
         return ask(cells_of(model, side, adata, indices))
-    if asked is None and side == "target":
-        return ask(_in_own_conditions(model, adata, indices))
+    if asked is None and side == spec.treated:
+        return ask(_in_own_conditions(model, adata, indices, side))
     wanted, single = asked_conditions(model, asked)
     found = {one.name: ask(cells_in(model, one, adata, indices, side)) for one in wanted}
     return found[wanted[0].name] if single else found
+
+
+def condition_effects(
+    model: TransportModel, adata: Data | None = None, *, n_samples: int = 10, rng: RNG = 0
+) -> pd.DataFrame:
+    """Return how far each condition of a model moves its controls on average, as predicted and as observed.
+
+    Parameters
+    ----------
+    model
+        A trained model of conditions in one space.
+    adata
+        Controls, and cells of the conditions where these are to be compared with; the model's own by default.
+    n_samples
+        Samples a control.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    One row a condition of :attr:`TransportModel.conditions`: ``condition``, ``context``, ``trained``, and ``predicted`` and
+    ``observed``, the distances between the mean of its cells and that of its controls, in units of the representation;
+    ``observed`` is NaN where there are no cells.
+
+    Raises
+    ------
+    ValueError
+        If the model has no conditions, or maps between two spaces.
+    """
+    spec = model._spec.conditions
+    if spec is None or not spec.has_vector or not model._spec.one_space or spec.reversed:
+        raise ValueError("effects of conditions are measured in a model of conditions within one representation.")
+    data = some_data(model, adata)
+    check_is_trained(model)
+    rows = []
+    target = select_rows(data, model._spec.target, None)
+    told = condition_columns(data, model._spec.target, spec.columns, target)
+    own = perturbations(told, spec, model._conditions.encoding.doses, "adata.obs", may_be_empty=True)["condition"]
+    places = read_representation(
+        model._spec.target.cells(data), model._spec.target.rep, target, "target_rep", model._spec.target
+    )
+    for name, row in model._conditions.table.iterrows():
+        one = _named(model, name)
+        cells = cells_in(model, one, data, None)
+        centre = cells.values.mean(axis=0)
+        mean = model.get_transported_mean(data, indices=cells.rows, conditions=one, n_samples=n_samples, rng=rng)
+        here = own.to_numpy() == row["condition"]
+        for key in spec.context_keys:
+            here &= told[key].map(text_of).astype(str).to_numpy() == text_of(row[key])
+        observed = np.linalg.norm(places[here].mean(axis=0) - centre) if here.any() else np.nan
+        context = ", ".join(text_of(row[key]) for key in spec.context_keys)
+        effect = np.linalg.norm(mean.mean(axis=0) - centre)
+        rows.append(
+            {
+                "condition": row["condition"],
+                "context": context,
+                "trained": bool(row["trained"]),
+                "predicted": effect,
+                "observed": observed,
+            }
+        )
+    return pd.DataFrame(rows, index=model._conditions.table.index)
 
 
 def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bool]:
@@ -204,6 +281,8 @@ def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bo
     TypeError
         If `asked` is of another kind.
     """
+    if isinstance(asked, Asked):
+        return [asked], True
     table = model._conditions.table
     if asked is None:
         names = table["condition"].unique()
@@ -250,9 +329,9 @@ def cells_in(model: TransportModel, one: Asked, adata: Data | None, indices: Any
     return dataclasses.replace(cells, condition=_rows(model, frame))
 
 
-def _in_own_conditions(model: TransportModel, adata: Data | None, indices: Any) -> Cells:
-    spec, place = model._spec.conditions, model._spec.target
-    cells = cells_of(model, "target", adata, indices)
+def _in_own_conditions(model: TransportModel, adata: Data | None, indices: Any, side: str) -> Cells:
+    spec, place = model._spec.conditions, getattr(model._spec, side)
+    cells = cells_of(model, side, adata, indices)
     data = some_data(model, adata)
     frame = condition_columns(data, place, spec.columns, cells.rows)
     found = perturbations(frame, spec, model._conditions.encoding.doses, place.name_of("obs"), may_be_empty=True)
@@ -277,10 +356,12 @@ def _named(model: TransportModel, name: str) -> Asked:
     table, spec = model._conditions.table, model._spec.conditions
     here = table[table["condition"] == name]
     if len(here):
-        return Asked(name, here.iloc[:1][_slots(model)])
+        return Asked(name, name, here.iloc[:1][_slots(model)])
     if name in table.index:
         row = table.loc[[name]]
-        return Asked(name, row[_slots(model)], {key: row[key].iloc[0] for key in spec.context_keys})
+        return Asked(
+            name, row["condition"].iloc[0], row[_slots(model)], {key: row[key].iloc[0] for key in spec.context_keys}
+        )
     raise ValueError(_unknown("conditions", name, table))
 
 
@@ -315,7 +396,7 @@ def _described_by(model: TransportModel, frame: pd.DataFrame) -> list[Asked]:
     for row in range(len(found)):
         context = {key: whole[key].iloc[row] for key in contexts}
         name = condition_name(found["condition"].iloc[row], context.values()) if names is None else names[row]
-        asked.append(Asked(name, found.iloc[[row]][slots], context))
+        asked.append(Asked(name, found["condition"].iloc[row], found.iloc[[row]][slots], context))
     if len({one.name for one in asked}) < len(asked):
         raise ValueError("`conditions` has a condition twice. Give each once, or an index that tells them apart.")
     # What is not known is said before the work.
@@ -339,8 +420,9 @@ def _described(found: TransportData) -> pd.DataFrame:
     table = told.table.copy()
     cells, controls = (np.zeros(len(table), int) for _ in range(2))
     for block in told.blocks:
-        cells[block.condition] += len(block.target)
-        controls[block.condition] += len(block.source)
+        treated, untreated = (block.source, block.target) if told.spec.reversed else (block.target, block.source)
+        cells[block.condition] += len(treated)
+        controls[block.condition] += len(untreated)
     return table.assign(cells=cells, controls=controls, trained=[n not in found.unseen for n in range(len(table))])
 
 

@@ -38,7 +38,7 @@ def setup_anndata(
     adata: AnnData,
     *,
     population_key: str,
-    source: Hashable,
+    source: Hashable | None,
     target: Hashable | None = None,
     source_rep: str = "X_pca",
     target_rep: str | None = None,
@@ -65,7 +65,8 @@ def setup_anndata(
     population_key
         Column of ``adata.obs`` that tells populations apart.
     source, target
-        Its two categories: from where and to where. Without `target`, all other categories are conditions of one model.
+        Its two categories: from where and to where. Without `target`, all other categories are conditions of one model;
+        with ``source=None``, all but `target` are, and are mapped back to it.
     source_rep
         Key of ``adata.obsm``, or ``"X"``: the representation of source cells.
     target_rep
@@ -116,7 +117,8 @@ def setup_anndata(
         raise TypeError(f"`adata` must be an AnnData, got {type(adata).__name__}. A MuData has `setup_mudata`.")
     if adata.is_view:
         raise ValueError("`adata` is a view of another AnnData. Call `adata = adata.copy()` first.")
-    check_category("source", source)
+    if source is not None or target is None:
+        check_category("source", source)
     if target is not None:
         check_category("target", target)
     if source == target:

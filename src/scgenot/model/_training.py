@@ -74,6 +74,8 @@ class TrainedOn:
         Hash of all that the coupling rests on; ``None`` in a loaded model, which has no coupling.
     split
         The split; ``None`` in a loaded model.
+    unseen
+        Numbers of the conditions that were held out.
     """
 
     train_rows: tuple[np.ndarray, np.ndarray]
@@ -82,6 +84,7 @@ class TrainedOn:
     names: str
     fingerprint: str | None = None
     split: Split | None = None
+    unseen: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, found: TransportData) -> TrainedOn:
@@ -92,7 +95,7 @@ class TrainedOn:
             for population, some in zip(found.populations, found.training, strict=True)
         )
         names = names_digest(found.data, found.spec, _all_rows(train, held))
-        return cls(train, held, tuple(cells), names, fingerprint(found), found.split)
+        return cls(train, held, tuple(cells), names, fingerprint(found), found.split, found.unseen)
 
     def are_cells_of(self, data: Any, spec: Any) -> bool:
         """Whether the rows are those of both populations in other data, and of cells with the same names."""
@@ -223,7 +226,7 @@ def reverse(
             "there is no coupling to reverse: the model is not trained, was loaded from a file, which holds no "
             "coupling, or its data were replaced after training. Call `model.train()` first."
         )
-    found = dataclasses.replace(current_data(model), split=model._training.split)
+    found = dataclasses.replace(current_data(model), split=model._training.split, unseen=model._training.unseen)
     if fingerprint(found) != model._training.fingerprint:
         raise ValueError(
             "adata was changed after training: cells, their features or their weights are not those that the coupling "
@@ -284,8 +287,9 @@ def couple(model: TransportModel, key: jax.Array, found: TransportData, progress
     if found.conditions is None:
         return solve_coupling(key, arrays.source, arrays.target, **options)
     blocks = blocks_among(found, found.training)
-    del options["progress_bar"]
-    return solve_blocks(key, arrays.source, arrays.target, [rows for _, *rows in blocks], **options)
+    rows = [(left, right) for _, left, right in blocks]
+    names = [str(found.conditions.table.index[number]) for number, *_ in blocks]
+    return solve_blocks(key, arrays.source, arrays.target, rows, names=names, **options)
 
 
 def held_out(found: TransportData, encoding: ConditionEncoding | None = None) -> HeldOut | None:
@@ -307,22 +311,20 @@ def held_out(found: TransportData, encoding: ConditionEncoding | None = None) ->
         shared=arrays.shared,
         source_weights=source_weights,
         target_weights=target_weights,
-        blocks=None if found.conditions is None else [rows for _, *rows in blocks_among(found, found.held)],
+        blocks=None
+        if found.conditions is None
+        else [(left, right) for _, left, right in blocks_among(found, found.held)],
         unseen=unseen,
     )
 
 
 def _unseen(found: TransportData, encoding: ConditionEncoding | None) -> tuple[Unseen, ...]:
-    """Return the conditions that training does not see, each with its training controls."""
+    """Return the conditions that training does not see, with their controls, of which training does see most."""
     if not found.unseen or encoding is None:
         return ()
     rows = encoding.rows(found.conditions.table)
     return tuple(
-        Unseen(
-            found.source.cells[np.intersect1d(block.source, found.split.source_train)],
-            found.target.cells[block.target],
-            rows[block.condition],
-        )
+        Unseen(found.source.cells[block.source], found.target.cells[block.target], rows[block.condition])
         for block in found.conditions.blocks
         if block.condition in found.unseen
     )

@@ -24,6 +24,9 @@ _FEWEST_BALANCINGS, _BALANCING_SHARE, _BALANCING_TOLERANCE = 40, 0.25, 0.05
 _ENTRIES_A_CALL = 2e9
 # Beyond this, exponentials would leave single precision.
 _LOG_LARGE = 50.0
+# Up to so many cells are clustered in one thread. Where other processes use the cores, threads wait for each other many times as
+# long as one takes (two busy cores, 6 problems of 1000 x 1000 cells: 53 s with threads, 14 s with one).
+_ONE_THREAD = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Groups:
     def of(cls, points: Float[Array | np.ndarray, "n d"]) -> Groups:
         """Order cells by the leaves of a tree of clusters."""
         from sklearn.cluster import BisectingKMeans
+        from threadpoolctl import threadpool_limits
 
         n = len(points)
         width = max(_SMALLEST_GROUP, 2 ** int(np.ceil(np.log2(padded_size(n) / _GROUPS))))
@@ -46,7 +50,8 @@ class Groups:
         some = cells[np.linspace(0, n - 1, min(n, _CLUSTERED_CELLS)).astype(int)]
         clusters = min(_CLUSTERS, len(some) // _CELLS_A_CLUSTER)
         # By size: by inertia it tries to split single cells, whose inertia rounding leaves above zero.
-        found = BisectingKMeans(clusters, random_state=0, bisecting_strategy="largest_cluster").fit(some)
+        with threadpool_limits(1 if n <= _ONE_THREAD else None, user_api="openmp"):
+            found = BisectingKMeans(clusters, random_state=0, bisecting_strategy="largest_cluster").fit(some)
         return cls(np.argsort(found.predict(cells), kind="stable"), width)
 
 

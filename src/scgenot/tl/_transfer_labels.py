@@ -12,7 +12,7 @@ from mudata import MuData
 
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig, label_uncertainty
-from scgenot.tl._writing import Results, check_writable, safe_columns, write
+from scgenot.tl._writing import Results, check_one_condition, check_writable, safe_columns, write
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
@@ -31,6 +31,7 @@ def transfer_labels(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
+    conditions: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Transfer labels of target cells to source cells, with their probabilities, and write the result.
@@ -63,6 +64,8 @@ def transfer_labels(
         Seed or generator.
     ode
         How the flow's equation is solved.
+    conditions
+        The name of one condition, in a model that has several; see :meth:`scgenot.GENOT.sample`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -94,6 +97,7 @@ def transfer_labels(
     from scgenot.model import label_entropy
 
     check_writable(adata, key_added, copy)
+    check_one_condition(conditions)
     found = model.get_label_probabilities(
         adata,
         label_key=label_key,
@@ -104,11 +108,13 @@ def transfer_labels(
         batch_size=batch_size,
         rng=rng,
         ode=ode,
+        conditions=conditions,
     )
     frequencies = model.label_frequencies(adata, label_key=label_key, target=target)
-    rows = model.source_rows(adata, indices=indices)
+    rows = model.source_rows(adata, indices=indices, conditions=conditions)
     probabilities = found.to_numpy()
     params = {"label_key": label_key, "n_samples": n_samples, "n_neighbors": n_neighbors}
+    params |= {} if conditions is None else {"condition": conditions}
     results = Results(
         rows,
         obs={

@@ -14,7 +14,7 @@ from mudata import MuData
 from scgenot._messages import did_you_mean
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
-from scgenot.tl._writing import Results, check_writable, safe_columns, sent_mass, write
+from scgenot.tl._writing import Results, check_one_condition, check_writable, safe_columns, sent_mass, write
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
@@ -36,6 +36,7 @@ def transitions(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
+    conditions: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Write which share of each group of source cells goes to each group of target cells.
@@ -70,6 +71,8 @@ def transitions(
         Seed or generator.
     ode
         How the flow's equation is solved.
+    conditions
+        The name of one condition, in a model that has several; see :meth:`scgenot.GENOT.sample`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -100,11 +103,14 @@ def transitions(
             f"{did_you_mean(source_key, source.obs.columns)}"
         )
     check_writable(adata, key_added, copy)
-    rows = model.source_rows(adata, indices=indices)
+    check_one_condition(conditions)
+    rows = model.source_rows(adata, indices=indices, conditions=conditions)
     weigh = weight_by_growth and model.knows_growth()
     # Before the samples: what is missing is said at once.
     mass = (
-        sent_mass(model, adata, rows, growth=weigh) if weight_by_growth else np.full(len(rows), 1 / max(len(rows), 1))
+        sent_mass(model, adata, rows, growth=weigh, conditions=conditions)
+        if weight_by_growth
+        else np.full(len(rows), 1 / max(len(rows), 1))
     )
     found = model.get_label_probabilities(
         adata,
@@ -116,6 +122,7 @@ def transitions(
         batch_size=batch_size,
         rng=rng,
         ode=ode,
+        conditions=conditions,
     )
     groups = source.obs[source_key].iloc[rows].astype("category").cat.remove_unused_categories()
     codes = groups.cat.codes.to_numpy()
@@ -128,6 +135,7 @@ def transitions(
     names = pd.Index([str(one) for one in groups.cat.categories], name=source_key)
     table = pd.DataFrame(matrix, index=names, columns=safe_columns(found.columns))
     params = {"source_key": source_key, "target_key": target_key, "normalize": normalize, "weight_by_growth": weigh}
+    params |= {} if conditions is None else {"condition": conditions}
     results = Results(
         rows,
         uns={

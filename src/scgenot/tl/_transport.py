@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
-from scgenot.tl._writing import Results, check_writable, write
+from scgenot.tl._writing import Results, check_writable, safe_columns, write
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
+    from scgenot.model._queries import Summary
 
 _OWNED = ("samples", "uncertainty", "cos_var", "variance", "growth")
 
@@ -31,6 +33,7 @@ def transport(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
+    conditions: str | Sequence[str] | pd.DataFrame | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Transport source cells and write the result.
@@ -58,6 +61,9 @@ def transport(
         Seed or generator.
     ode
         How the flow's equation is solved.
+    conditions
+        Which conditions, in a model that has several: as in :meth:`scgenot.GENOT.sample`. Results of one, by its name, go where
+        `key_added` says; of several to `key_added`, ``"_"`` and the name of each, with ``"|"`` for ``"/"``.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -98,15 +104,33 @@ def transport(
         ode=ode,
         displacement=displacement,
         keep_samples=store_samples,
+        conditions=conditions,
     )
+    several = found if isinstance(found, dict) else {None: found}
+    grown = model.get_growth(adata, indices=indices, conditions=conditions) if model.knows_growth() else None
+    grown = grown if isinstance(grown, dict) else {None: grown}
+    params = model.describe() | {"n_samples": n_samples, "displacement": displacement}
+    whole = adata.copy() if copy else adata
+    for name, summary in several.items():
+        key = key_added if name is None else f"{key_added}_{safe_columns([name])[0]}"
+        about = params | (
+            {"condition": conditions if name is None else name}
+            if isinstance(found, dict) or conditions is not None
+            else {}
+        )
+        results = _results(summary, grown.get(name), key, about)
+        write(whole, model, key, results, owned=[f"{key}_{one}" for one in _OWNED])
+    return whole if copy else None
+
+
+def _results(found: Summary, growth: np.ndarray | None, key_added: str, params: dict[str, Any]) -> Results:
     measured = {"uncertainty": found.uncertainty, "cos_var": found.cos_var, "variance": found.variance}
-    if model.knows_growth():
-        measured["growth"] = model.get_growth(adata, indices=indices)
-    results = Results(
+    if growth is not None:
+        measured["growth"] = growth
+    samples = {} if found.samples is None else {f"{key_added}_samples": found.samples}
+    return Results(
         found.rows,
         obs={f"{key_added}_{name}": values for name, values in measured.items()},
-        obsm={key_added: found.mean} | ({f"{key_added}_samples": found.samples} if store_samples else {}),
-        uns={"params": model.describe() | {"n_samples": n_samples, "displacement": displacement}},
+        obsm={key_added: found.mean} | samples,
+        uns={"params": params},
     )
-    owned = [f"{key_added}_{name}" for name in _OWNED]
-    return write(adata, model, key_added, results, owned=owned, copy=copy)

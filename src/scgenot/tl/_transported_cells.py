@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from scgenot.tl._writing import sent_mass
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
+    from scgenot.model._conditions import Asked
 
 
 def transported_cells(
@@ -32,6 +33,7 @@ def transported_cells(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
+    conditions: str | Sequence[str] | pd.DataFrame | None = None,
 ) -> AnnData:
     """Return transported cells: samples, not means, so that they look like cells of the target population.
 
@@ -57,6 +59,9 @@ def transported_cells(
         Seed or generator.
     ode
         How the flow's equation is solved.
+    conditions
+        Which conditions, in a model that has several: as in :meth:`scgenot.GENOT.sample`. Of several, the cells of one stand
+        after those of another.
 
     Returns
     -------
@@ -67,7 +72,9 @@ def transported_cells(
     ``obs["source_cell"]``
         Name of the source cell; of the first one, where `adata` has transported cells itself.
     ``obs[population_key]``
-        The target's category. The source cell's own is in ``obs["source_<population_key>"]``.
+        The target's category, or the name of the condition. The source cell's own is in ``obs["source_<population_key>"]``.
+    slots and contexts
+        Those of the condition, in a model that has several; ``obs["condition"]`` has its name.
 
     Raises
     ------
@@ -76,26 +83,53 @@ def transported_cells(
         no source cells in `adata`, or prior weights are missing or wrong.
     """
     check_count("n_samples", n_samples)
-    rows = model.source_rows(adata, indices=indices)
     params = model.describe() | {"n_samples": n_samples, "weight_by_growth": weight_by_growth}
-    if len(rows) == 0:
-        raise ValueError(
-            f"there are no source cells in this adata: none is {params['source']!r} in "
-            f"obs[{params.get('population_key')!r}]. Name cells with `indices`, or pass cells of that population."
-        )
-    key = as_key(rng)
-    if weight_by_growth:
-        rows = np.repeat(rows, _copies(sent_mass(model, adata, rows), key))
-    rows = np.repeat(rows, n_samples)
-    numbers = _occurrences(rows)
-    values = _samples(model, adata, rows, numbers, batch_size=batch_size, rng=key, ode=ode)
-    obs = _carried_over(model.source_adata(adata).obs.iloc[rows].copy(), model)
+    parts = [
+        _of_condition(adata, model, one, n_samples, indices, weight_by_growth, batch_size, as_key(rng), ode, params)
+        for one in model.resolve_conditions(conditions) or [None]
+    ]
+    values = np.concatenate([values for values, _ in parts])
+    obs = pd.concat([obs for _, obs in parts]) if len(parts) > 1 else parts[0][1]
+    if len(parts) > 1:
+        obs.index = make_index_unique(pd.Index(obs.index))
+        for column in obs:
+            kinds = {part[column].dtype for _, part in parts if column in part}
+            if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
+                obs[column] = obs[column].astype("category")
     rep = params["target_rep"]
     names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
     cells = AnnData(X=values, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
     if rep != "X":
         cells.obsm[rep] = values.copy()
     return cells
+
+
+def _of_condition(
+    adata: AnnData | MuData,
+    model: GENOT,
+    condition: Asked | None,
+    n_samples: int,
+    indices: Sequence[int] | np.ndarray | None,
+    weight_by_growth: bool,
+    batch_size: int | None,
+    key: jax.Array,
+    ode: ODEConfig | None,
+    params: dict[str, Any],
+) -> tuple[Float[np.ndarray, "n d"], pd.DataFrame]:
+    """Return transported cells of one condition, and their ``obs``."""
+    rows = model.source_rows(adata, indices=indices, conditions=condition)
+    if len(rows) == 0:
+        raise ValueError(
+            f"there are no source cells in this adata: none is {params['source']!r} in "
+            f"obs[{params.get('population_key')!r}]. Name cells with `indices`, or pass cells of that population."
+        )
+    if weight_by_growth:
+        rows = np.repeat(rows, _copies(sent_mass(model, adata, rows, conditions=condition), key))
+    rows = np.repeat(rows, n_samples)
+    numbers = _occurrences(rows)
+    options = {"batch_size": batch_size, "rng": key, "ode": ode, "conditions": condition}
+    values = _samples(model, adata, rows, numbers, **options)
+    return values, _carried_over(model.source_adata(adata).obs.iloc[rows].copy(), model, condition)
 
 
 def _copies(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:
@@ -132,7 +166,7 @@ def _samples(
     return values
 
 
-def _carried_over(obs: pd.DataFrame, model: GENOT) -> pd.DataFrame:
+def _carried_over(obs: pd.DataFrame, model: GENOT, condition: Asked | None = None) -> pd.DataFrame:
     """Return ``obs`` of source cells as that of transported cells: their own names, the target's category."""
     parents = obs.index.to_numpy().astype(str)
     roots, chained = parents, "source_cell" in obs
@@ -148,7 +182,12 @@ def _carried_over(obs: pd.DataFrame, model: GENOT) -> pd.DataFrame:
     if key is not None and key in obs:
         if f"source_{key}" not in obs:
             obs[f"source_{key}"] = obs[key]
-        obs[key] = _all_of(obs[key], category)
+        obs[key] = _all_of(obs[key], category if condition is None else condition.perturbation_name)
+    for column, value in () if condition is None else condition.columns.items():
+        # Controls' own slots are empty already.
+        if value is None:
+            continue
+        obs[column] = _all_of(obs[column], value) if column in obs else value
     return obs
 
 

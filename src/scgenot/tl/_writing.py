@@ -182,8 +182,20 @@ def prior_mass(model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"
 
 
 def sent_mass(
-    model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"], growth: bool = True
+    model: GENOT,
+    adata: AnnData | MuData,
+    rows: Int[np.ndarray, " n"],
+    growth: bool = True,
+    conditions: str | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Return the mass that each cell sends: its prior share times its growth, where that is known and wanted."""
     mass = prior_mass(model, adata, rows)
-    return mass * model.get_growth(adata, indices=rows).astype(np.float64) if growth else mass
+    return mass * model.get_growth(adata, indices=rows, conditions=conditions).astype(np.float64) if growth else mass
+
+
+def check_one_condition(conditions: object) -> None:
+    """Raise a ``TypeError`` unless at most one condition is named."""
+    if not isinstance(conditions, str | None):
+        raise TypeError(
+            f"`conditions` must be the name of one condition here, got {type(conditions).__name__}. Call once for each."
+        )

@@ -132,13 +132,20 @@ def in_shape(problem: QuadraticProblem) -> tuple[QuadraticProblem, QuadraticProb
     Cells without mass fill up a shape, and directions with eigenvalue zero a rank, so that other data meet the programs that
     are there. The rough problem is enough to tell starts apart, and much faster.
     """
-    n, m = len(problem.a), len(problem.b)
-    few = max(_FEWEST_DIRECTIONS, min(_padded_size(n), _padded_size(m)) // _SHARE_OF_DIRECTIONS)
+    whole = whole_in_shape(problem)
+    sizes = len(whole.a), len(whole.b)
+    few = max(_FEWEST_DIRECTIONS, min(sizes) // _SHARE_OF_DIRECTIONS)
     parts = [_leading(np.asarray(costs, np.float64)) for costs in (problem.within_source, problem.within_target)]
     rank = few
     while rank < max(len(values) for _, values in parts):
         rank *= 2
-    sizes = _padded_size(n), _padded_size(m)
+    rough = _with_directions(whole, parts, few)
+    return (_with_directions(whole, parts, rank) if 2 * rank < min(sizes) else whole), rough
+
+
+def whole_in_shape(problem: QuadraticProblem) -> QuadraticProblem:
+    """Return the problem in one of a few shapes, with whole costs."""
+    sizes = _padded_size(len(problem.a)), _padded_size(len(problem.b))
     whole = dataclasses.replace(
         problem,
         within_source=_padded(problem.within_source, sizes[0], sizes[0]),
@@ -151,9 +158,7 @@ def in_shape(problem: QuadraticProblem) -> tuple[QuadraticProblem, QuadraticProb
         taus=tuple(_number(tau) for tau in problem.taus),
     )
     # On the device once; programs would move NumPy arrays there in each call.
-    whole = jax.device_put(whole)
-    rough = _with_directions(whole, parts, few)
-    return (_with_directions(whole, parts, rank) if 2 * rank < min(sizes) else whole), rough
+    return jax.device_put(whole)
 
 
 def _with_directions(problem: QuadraticProblem, parts, rank: int) -> QuadraticProblem:

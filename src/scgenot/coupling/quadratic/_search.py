@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 from scgenot._progress import SILENT, Progress
 from scgenot.coupling._base import StartReport
 from scgenot.coupling.quadratic._iterate import Limits, QuadraticState, polish, solve_from
-from scgenot.coupling.quadratic._problem import QuadraticProblem, in_shape
+from scgenot.coupling.quadratic._problem import QuadraticProblem, in_shape, whole_in_shape
 from scgenot.coupling.quadratic._starts import start_plans
 
 # With three, the two directions of one relaxed problem between unrelated clouds ended in different optima; with five they agree.
@@ -25,6 +26,8 @@ _SAME, _SAME_PLAN = 1e-4, 0.8
 SHARP = 0.002
 # From there to the user's epsilon by factors of at most this.
 _FOLLOW = 2.0
+# Name of a start that the caller gave.
+GIVEN = "given"
 # Linearisations at each epsilon on the way.
 _ON_THE_WAY = 5
 
@@ -63,7 +66,12 @@ class _Start:
 
 
 def search(
-    problem: QuadraticProblem, *, shared: bool, limits: Limits | None = None, progress: Progress = SILENT
+    problem: QuadraticProblem,
+    *,
+    shared: bool,
+    limits: Limits | None = None,
+    progress: Progress = SILENT,
+    given: Float[np.ndarray, "n m"] | None = None,
 ) -> Found:
     """Return the plan of the lowest objective at a small epsilon, followed to the epsilon of the problem.
 
@@ -81,13 +89,15 @@ def search(
         When a plan counts as settled.
     progress
         Is told of each start and each batch of linearisations.
+    given
+        A plan that is one start more.
     """
     limits = limits or Limits()
     sizes = len(problem.a), len(problem.b)
     whole, rough = in_shape(problem)
     epsilon = float(whole.epsilon)
     sharp = min(epsilon, SHARP * whole.unit()) or epsilon
-    starts = _followed_down(rough.at(sharp), sizes, shared, progress)
+    starts = _followed_down(rough.at(sharp), sizes, shared, progress, given)
     kept = _distinct(starts)
     progress.stage("polishing the best starts", len(kept))
     for start in kept:
@@ -109,6 +119,34 @@ def search(
     return Found(whole, winner.state, _reports(starts, winner))
 
 
+def follow(
+    problem: QuadraticProblem,
+    plan: Float[np.ndarray, "n m"],
+    *,
+    limits: Limits | None = None,
+    progress: Progress = SILENT,
+) -> Found:
+    """Return the plan that `plan` leads to, at the epsilon of the problem, and no other.
+
+    A plan that comes from a like problem says which optimum is meant; annealing could leave it, and there is nothing to
+    compare. With whole costs, not their leading directions: programs then do not depend on how many these are.
+    """
+    limits = limits or Limits()
+    whole = whole_in_shape(problem)
+    progress.stage(f"following the {GIVEN} plan", limits.linearisations)
+    state, iterations, converged = polish(whole, _from_plan(whole, plan), limits, progress)
+    report = StartReport(GIVEN, _value(state), iterations, float(state.change), True, converged, 1.0)
+    return Found(whole, state, (report,))
+
+
+def _from_plan(problem: QuadraticProblem, plan: Float[np.ndarray, "n m"]) -> QuadraticState:
+    n, m = len(problem.a), len(problem.b)
+    zero, unknown = np.zeros((), np.float32), np.asarray(np.inf, np.float32)
+    plan = np.pad(np.asarray(plan, np.float32), ((0, n - len(plan)), (0, m - plan.shape[1])))
+    zeros = np.zeros(n, np.float32), np.zeros(m, np.float32)
+    return jax.device_put(QuadraticState(plan, np.zeros_like(plan), *zeros, zero, unknown, unknown, unknown))
+
+
 def best_state(
     problem: QuadraticProblem, shared: Float[Array | np.ndarray, "n m"] | None
 ) -> tuple[QuadraticState, list[StartReport]]:
@@ -123,10 +161,14 @@ def best_state(
     return jax.device_put(cut), list(found.starts)
 
 
-def _followed_down(rough: QuadraticProblem, sizes: tuple[int, int], shared: bool, progress: Progress) -> list[_Start]:
+def _followed_down(
+    rough: QuadraticProblem, sizes: tuple[int, int], shared: bool, progress: Progress, given
+) -> list[_Start]:
     progress.stage("starts")
-    starts = []
-    for name, anneal, plan in start_plans(rough, sizes, shared=shared):
+    starts, plans = [], start_plans(rough, sizes, shared=shared)
+    if given is not None:
+        plans = itertools.chain(plans, [(GIVEN, 1.0, _from_plan(rough, given).plan)])
+    for name, anneal, plan in plans:
         state = solve_from(rough, plan, anneal)
         starts.append(_Start(name, state, _value(state)))
         progress.advance(objective=starts[-1].rough)

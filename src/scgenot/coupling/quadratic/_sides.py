@@ -44,8 +44,8 @@ class Side:
     scale: float
 
     @classmethod
-    def of(cls, rng: np.random.Generator, cells, weights, cost: Any, config: CouplingConfig) -> Side:
-        """Choose landmarks that stand for the weights of all cells, and measure between them."""
+    def of(cls, rng: np.random.Generator, cells, weights, cost: Any, config: CouplingConfig, number: int) -> Side:
+        """Choose landmarks that stand for the weights of all cells, and measure between them; `number` is 0 for the source, 1 for the target."""
         chosen = np.arange(len(cells))
         if len(cells) > config.landmarks:
             chosen, own = weighted_subset(rng, weights, config.landmarks)
@@ -53,7 +53,7 @@ class Side:
         anchored = cost.fit(np.asarray(cells), chosen)
         within = np.asarray(anchored(np.asarray(cells)[chosen]))
         check_symmetric(cost.name, within)
-        scale = matrix_scale(within, config.scale_cost)
+        scale = matrix_scale(within, config.scale_of(number))
         return cls(cells, chosen, weights, anchored, jax.device_put(np.asarray(within / scale, np.float32)), scale)
 
 
@@ -94,7 +94,7 @@ class SharedTerm:
             cells, scales = zip(*((side.cells, side.scale) for side in sides), strict=True)
             profiles = pair_profiles(cells, scales, costs, pairs, cost)
             shared = tuple(profile(side) for profile, side in zip(profiles, cells, strict=True))
-        scale = cost_scale(cost, *shared, config.scale_cost)
+        scale = cost_scale(cost, *shared, config.scale_of(2))
         return cls(*shared, cost, scale, profiles)
 
     def between_landmarks(self, sides: list[Side]) -> Float[Array, "k l"]:

@@ -249,8 +249,9 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
     check_keys(arguments)
     arguments = check_condition_arguments(arguments)
     for side in POPULATIONS:
-        # Without a target, all other categories are.
-        if arguments.get("population_key") is not None and not (side == "target" and arguments[side] is None):
+        # Where one is left out, all other categories are.
+        missing = arguments.get("source") is None and arguments.get("target") is None
+        if arguments.get("population_key") is not None and (arguments[side] is not None or missing):
             check_category(side, arguments[side])
     stats = {str(name): value for name, value in content["summary_stats"].items()}
     if missing := [
