@@ -409,3 +409,23 @@ def test_growth_is_that_of_each_condition(screen):
     grown = model.get_growth(conditions=["A | a", "A | b"], indices=model.source_rows())
     ratio = {name: values[donors == "a"].mean() / values[donors == "b"].mean() for name, values in grown.items()}
     assert ratio["A | a"] > 1.2 > 0.8 > ratio["A | b"]
+
+
+def test_a_context_described_by_its_controls_needs_no_treated_cells():
+    adata = make_screen()
+    # Donor b has controls only.
+    adata = adata[(adata.obs["donor"] == "a") | (adata.obs["drug"] == "control")].copy()
+    tl.context_means(adata, "donor", population_key="drug", source="control")
+    means = adata.uns["context_means"]
+    for donor in DONORS:
+        own = ((adata.obs["drug"] == "control") & (adata.obs["donor"] == donor)).to_numpy()
+        np.testing.assert_allclose(means.loc[donor], adata.obsm["X_pca"][own].mean(axis=0), atol=1e-5)
+    GENOT.setup_anndata(adata, **SCREEN, condition_reps={"donor": "context_means"})
+    model = GENOT(adata, flow_config=FlowConfig(hidden=(32, 32)))
+    model.train(**BRIEF)
+    assert list(model.conditions["donor"]) == ["a"] * 3
+    assert model.sample(conditions="A", n_samples=1).shape == (140, 1, 3)
+    of_b = np.flatnonzero(adata.obs["donor"] == "b")
+    few = adata[np.setdiff1d(np.arange(adata.n_obs), of_b[1:])].copy()
+    with pytest.raises(ValueError, match="'b' have fewer than 2 controls"):
+        tl.context_means(few, "donor", population_key="drug", source="control")

@@ -1,5 +1,6 @@
 """Tools over AnnData and MuData: results in, results out."""
 
+from scgenot.tl._context_means import context_means
 from scgenot.tl._suggest_epsilon import suggest_epsilon
 from scgenot.tl._suggest_tau import suggest_tau
 from scgenot.tl._transfer_labels import transfer_labels
@@ -7,4 +8,12 @@ from scgenot.tl._transitions import transitions
 from scgenot.tl._transport import transport
 from scgenot.tl._transported_cells import transported_cells
 
-__all__ = ["suggest_epsilon", "suggest_tau", "transfer_labels", "transitions", "transport", "transported_cells"]
+__all__ = [
+    "context_means",
+    "suggest_epsilon",
+    "suggest_tau",
+    "transfer_labels",
+    "transitions",
+    "transport",
+    "transported_cells",
+]
