@@ -21,6 +21,7 @@ from scgenot.model import _conditions, _growth, _labels, _queries, _setup, _trai
 from scgenot.model._cells import check_is_trained, some_data
 from scgenot.model._problem import check_widths, choose_problem, cost_name, coupling_config
 from scgenot.model._scvi import BaseModelClass, show_setup_arguments
+from scgenot.model._trained_on import TrainedOn
 from scgenot.model.saving import load_model, load_registry, save_model
 
 
@@ -109,7 +110,7 @@ class TransportModel(BaseModelClass):
         self._conditions: _conditions.KnownConditions | None = None
         self.coupling_: Coupling | None = None
         self._coupling_diagnostics: list[dict[str, Any]] = []
-        self._training: _training.TrainedOn | None = None
+        self._training: TrainedOn | None = None
         # Target cells that uncertainty is measured by, and their regions, which are made when they are asked for.
         self._reference: np.ndarray | None = None
         self._regions: TargetRegions | None = None
@@ -170,7 +171,7 @@ class TransportModel(BaseModelClass):
         self.coupling_ = None
         self._remember(None)
 
-    def _remember(self, trained_on: _training.TrainedOn | None) -> None:
+    def _remember(self, trained_on: TrainedOn | None) -> None:
         """Keep which cells of the model's data it was trained on, ``None`` if of these none are known."""
         self._training = trained_on
         known = trained_on is not None

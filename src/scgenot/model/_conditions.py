@@ -11,7 +11,6 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from scgenot._messages import did_you_mean, listed
-from scgenot._rng import RNG
 from scgenot.coupling import BlockCoupling
 from scgenot.data import (
     ConditionEncoding,
@@ -21,7 +20,6 @@ from scgenot.data import (
     condition_name,
     matched_cells,
     perturbations,
-    read_representation,
     read_transport,
     select_rows,
     settle_encoding,
@@ -209,68 +207,6 @@ def answer(
     return found[wanted[0].name] if single else found
 
 
-def condition_effects(
-    model: TransportModel, adata: Data | None = None, *, n_samples: int = 10, rng: RNG = 0
-) -> pd.DataFrame:
-    """Return how far each condition of a model moves its controls on average, as predicted and as observed.
-
-    Parameters
-    ----------
-    model
-        A trained model of conditions in one space.
-    adata
-        Controls, and cells of the conditions where these are to be compared with; the model's own by default.
-    n_samples
-        Samples a control.
-    rng
-        Seed or generator.
-
-    Returns
-    -------
-    One row a condition of :attr:`TransportModel.conditions`: ``condition``, ``context``, ``trained``, and ``predicted`` and
-    ``observed``, the distances between the mean of its cells and that of its controls, in units of the representation;
-    ``observed`` is NaN where there are no cells.
-
-    Raises
-    ------
-    ValueError
-        If the model has no conditions, or maps between two spaces.
-    """
-    spec = model._spec.conditions
-    if spec is None or not spec.has_vector or not model._spec.one_space or spec.reversed:
-        raise ValueError("effects of conditions are measured in a model of conditions within one representation.")
-    data = some_data(model, adata)
-    check_is_trained(model)
-    rows = []
-    target = select_rows(data, model._spec.target, None)
-    told = condition_columns(data, model._spec.target, spec.columns, target)
-    own = perturbations(told, spec, model._conditions.encoding.doses, "adata.obs", may_be_empty=True)["condition"]
-    places = read_representation(
-        model._spec.target.cells(data), model._spec.target.rep, target, "target_rep", model._spec.target
-    )
-    for name, row in model._conditions.table.iterrows():
-        one = _named(model, name)
-        cells = cells_in(model, one, data, None)
-        centre = cells.values.mean(axis=0)
-        mean = model.get_transported_mean(data, indices=cells.rows, conditions=one, n_samples=n_samples, rng=rng)
-        here = own.to_numpy() == row["condition"]
-        for key in spec.context_keys:
-            here &= told[key].map(text_of).astype(str).to_numpy() == text_of(row[key])
-        observed = np.linalg.norm(places[here].mean(axis=0) - centre) if here.any() else np.nan
-        context = ", ".join(text_of(row[key]) for key in spec.context_keys)
-        effect = np.linalg.norm(mean.mean(axis=0) - centre)
-        rows.append(
-            {
-                "condition": row["condition"],
-                "context": context,
-                "trained": bool(row["trained"]),
-                "predicted": effect,
-                "observed": observed,
-            }
-        )
-    return pd.DataFrame(rows, index=model._conditions.table.index)
-
-
 def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bool]:
     """Return the conditions that are meant, and whether it is one by its name.
 
@@ -293,7 +229,7 @@ def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bo
             )
         asked = names[0]
     if isinstance(asked, str):
-        return [_named(model, asked)], True
+        return [named_condition(model, asked)], True
     if isinstance(asked, pd.DataFrame):
         return _described_by(model, asked), False
     if not isinstance(asked, Sequence | np.ndarray | pd.Index) or not all(isinstance(one, str) for one in asked):
@@ -303,7 +239,7 @@ def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bo
         )
     if len(asked) == 0:
         raise ValueError("`conditions` names none. Leave it out, or name one.")
-    return [_named(model, one) for one in dict.fromkeys(asked)], False
+    return [named_condition(model, one) for one in dict.fromkeys(asked)], False
 
 
 def cells_in(model: TransportModel, one: Asked, adata: Data | None, indices: Any, side: str = "source") -> Cells:
@@ -352,7 +288,7 @@ def _rows(model: TransportModel, frame: pd.DataFrame) -> Float[np.ndarray, "n c"
     return model._conditions.encoding.rows(frame.iloc[distinct])[back]
 
 
-def _named(model: TransportModel, name: str) -> Asked:
+def named_condition(model: TransportModel, name: str) -> Asked:
     table, spec = model._conditions.table, model._spec.conditions
     here = table[table["condition"] == name]
     if len(here):

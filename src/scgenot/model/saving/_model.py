@@ -30,7 +30,7 @@ from scgenot.flow import Stopped
 from scgenot.model._conditions import KnownConditions
 from scgenot.model._problem import coupling_options
 from scgenot.model._setup import SETUP_METHODS, attach, check_keys
-from scgenot.model._training import TrainedOn
+from scgenot.model._trained_on import TrainedOn
 from scgenot.model.saving._costs import plain_cost, saved_cost
 from scgenot.model.saving._files import (
     ADATA,

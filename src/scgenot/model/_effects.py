@@ -1,0 +1,78 @@
+"""How far conditions move cells: predicted and observed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scgenot._rng import RNG
+from scgenot.data import Data, condition_columns, perturbations, read_representation, select_rows, text_of
+from scgenot.model._cells import check_is_trained, some_data
+from scgenot.model._conditions import cells_in, named_condition
+
+if TYPE_CHECKING:
+    from scgenot.model._base import TransportModel
+
+
+def condition_effects(
+    model: TransportModel, adata: Data | None = None, *, n_samples: int = 10, rng: RNG = 0
+) -> pd.DataFrame:
+    """Return how far each condition of a model moves its controls on average, as predicted and as observed.
+
+    Parameters
+    ----------
+    model
+        A trained model of conditions in one space.
+    adata
+        Controls, and cells of the conditions where these are to be compared with; the model's own by default.
+    n_samples
+        Samples a control.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    One row a condition of :attr:`TransportModel.conditions`: ``condition``, ``context``, ``trained``, and ``predicted`` and
+    ``observed``, the distances between the mean of its cells and that of its controls, in units of the representation;
+    ``observed`` is NaN where there are no cells.
+
+    Raises
+    ------
+    ValueError
+        If the model has no conditions, or maps between two spaces.
+    """
+    spec = model._spec.conditions
+    if spec is None or not spec.has_vector or not model._spec.one_space or spec.reversed:
+        raise ValueError("effects of conditions are measured in a model of conditions within one representation.")
+    data = some_data(model, adata)
+    check_is_trained(model)
+    rows = []
+    target = select_rows(data, model._spec.target, None)
+    told = condition_columns(data, model._spec.target, spec.columns, target)
+    own = perturbations(told, spec, model._conditions.encoding.doses, "adata.obs", may_be_empty=True)["condition"]
+    places = read_representation(
+        model._spec.target.cells(data), model._spec.target.rep, target, "target_rep", model._spec.target
+    )
+    for name, row in model._conditions.table.iterrows():
+        one = named_condition(model, name)
+        cells = cells_in(model, one, data, None)
+        centre = cells.values.mean(axis=0)
+        mean = model.get_transported_mean(data, indices=cells.rows, conditions=one, n_samples=n_samples, rng=rng)
+        here = own.to_numpy() == row["condition"]
+        for key in spec.context_keys:
+            here &= told[key].map(text_of).astype(str).to_numpy() == text_of(row[key])
+        observed = np.linalg.norm(places[here].mean(axis=0) - centre) if here.any() else np.nan
+        context = ", ".join(text_of(row[key]) for key in spec.context_keys)
+        effect = np.linalg.norm(mean.mean(axis=0) - centre)
+        rows.append(
+            {
+                "condition": row["condition"],
+                "context": context,
+                "trained": bool(row["trained"]),
+                "predicted": effect,
+                "observed": observed,
+            }
+        )
+    return pd.DataFrame(rows, index=model._conditions.table.index)
