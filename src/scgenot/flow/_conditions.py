@@ -86,7 +86,7 @@ class ConditionEncoder(nnx.Module):
         self.layers = nnx.List([nnx.Linear(before, after, rngs=rngs) for before, after in pairs])
         self.context = nnx.Linear(layout.context, config.width, rngs=rngs) if layout.context else None
 
-    def __call__(self, rows: Float[Array, "rows c"]) -> Float[Array, "rows width"]:
+    def __call__(self, rows: Float[Array | np.ndarray, "rows c"]) -> Float[Array, "rows width"]:
         """Return the vectors of conditions."""
         found = 0.0
         if self.layout.slots:
