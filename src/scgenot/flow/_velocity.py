@@ -62,7 +62,7 @@ class VelocityField(nnx.Module):
         # Starting from zero velocity spares the first steps from undoing random output.
         self.out = nnx.Linear(widths[-1], target_dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def encode(self, conditions: Float[Array | np.ndarray, "rows dc"]) -> Float[Array | np.ndarray, "rows de"]:
+    def encode(self, conditions: Float[Array, "rows dc"]) -> Float[Array, "rows de"]:
         """Return conditions as :meth:`__call__` takes them: encoded, where they have slots or a context."""
         return conditions if self.encoder is None else self.encoder(conditions)
 
