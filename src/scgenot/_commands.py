@@ -67,7 +67,7 @@ def transport(arguments: argparse.Namespace) -> None:
     print(f"trained in {time.perf_counter() - started:.0f} s")
     conditions = arguments.conditions
     if model.conditions is not None and conditions is None and arguments.target is None:
-        conditions = list(model.conditions["condition"].unique())
+        conditions = list(dict.fromkeys(one.split(" | ")[0] for one in model.conditions.index))
     scgenot.tl.transport(
         data,
         model,

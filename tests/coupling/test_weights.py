@@ -55,7 +55,7 @@ def test_landmarks_keep_the_weights(heavy, rng):
     cells = np.asarray(rng.normal(size=(N, 2)), np.float32)
     config = CouplingConfig(landmarks=SIZE).resolved("quadratic")
     side = Side.of(
-        rng, jax.numpy.asarray(cells), jax.numpy.asarray(heavy, "float32"), resolve_cost_pair("euclidean")[0], config
+        rng, jax.numpy.asarray(cells), jax.numpy.asarray(heavy, "float32"), resolve_cost_pair("euclidean")[0], config, 0
     )
     weights = np.asarray(side.weights)
     assert len(side.chosen) == SIZE

@@ -399,6 +399,27 @@ def test_a_plain_pair_may_be_matched_by_donor(screen):
         model.train(validation_conditions="A", **BRIEF)
 
 
+def test_a_slot_may_be_called_condition():
+    adata = make_screen()
+    adata.obs = adata.obs.rename(columns={"drug": "condition"})
+    GENOT.setup_anndata(adata, **SCREEN | {"population_key": "condition"})
+    model = GENOT(adata, flow_config=FlowConfig(hidden=(32, 32)))
+    model.train(**BRIEF)
+    assert list(model.conditions.columns[:3]) == ["perturbation", "condition", "donor"]
+    assert model.conditions["perturbation"].tolist() == [drug for drug in MOVES for _ in DONORS]
+    cells = tl.transported_cells(adata, model, conditions=["A", "B | a"])
+    assert cells.obs.groupby(["condition", "donor"], observed=True).size().to_dict() == {
+        ("A", "a"): 70,
+        ("A", "b"): 70,
+        ("B", "a"): 70,
+    }
+    with pytest.raises(ValueError, match="no condition of this model"):
+        model.sample(conditions="D")
+    adata.obs = adata.obs.rename(columns={"donor": "mass"})
+    with pytest.raises(ValueError, match="is called 'mass'.*Rename it"):
+        GENOT.setup_anndata(adata, **SCREEN | {"population_key": "condition", "context_keys": "mass"})
+
+
 def test_growth_is_that_of_each_condition(screen):
     adata = make_screen()
     # Under A, target cells lie at donor a's mean alone: of donor b's controls few find a partner near.

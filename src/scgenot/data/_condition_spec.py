@@ -8,6 +8,10 @@ from typing import Any
 
 from scgenot._messages import did_you_mean, listed
 
+_NAME_COLUMNS = ("condition", "perturbation", "condition_name", "perturbation_name")
+# What a table of conditions says beside slots and contexts.
+_TOLD = ("cells", "controls", "trained", "converged", "mass", "effective_targets", "agreement", *_NAME_COLUMNS[2:])
+
 
 @dataclasses.dataclass(frozen=True)
 class ConditionSpec:
@@ -83,6 +87,11 @@ class ConditionSpec:
         return tuple(dict.fromkeys([*slots, *self.context_keys]))
 
     @property
+    def name_column(self) -> str:
+        """The column of tables that names perturbations: ``"condition"``, or another where a slot or context is called so."""
+        return next(name for name in _NAME_COLUMNS if name not in self.columns)
+
+    @property
     def has_vector(self) -> bool:
         """Whether the model sees conditions. Otherwise cells are only matched."""
         return bool(self.covariates) or bool(self.context_keys)
@@ -138,6 +147,11 @@ def check_condition_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 )
         checked["condition_reps"] = dict(reps)
     slots = sum((checked.get("condition_keys") or {}).values(), [])
+    clash = [column for column in (*slots, *(checked.get("context_keys") or ())) if column in _TOLD]
+    if clash:
+        raise ValueError(
+            f"a slot or context is called {clash[0]!r}, which `model.conditions` has another column for. Rename it in obs."
+        )
     both = [column for column in checked.get("context_keys") or () if column in slots]
     if both:
         raise ValueError(

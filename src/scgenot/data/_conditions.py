@@ -44,7 +44,7 @@ class Conditions:
     spec
         Where it says so.
     table
-        One row a condition, a perturbation in a context: ``condition``, the perturbation's name, then slots and contexts. Its
+        One row a condition, a perturbation in a context: the perturbation's name, then slots and contexts. Its
         index names each row.
     blocks
         One a condition and stratum.
@@ -113,10 +113,11 @@ def read_conditions(
     doses = tuple(column for column in slots if _is_dose(treated[column], column, spec))
     perturbed = perturbations(treated, spec, doses, places[side].name_of("obs"))
     described = pd.concat([perturbed, treated[list(spec.context_keys)].reset_index(drop=True)], axis=1)
-    keys = ["condition", *spec.context_keys]
+    keys = [spec.name_column, *spec.context_keys]
     numbers, table = _distinct(described, keys)
     table.index = pd.Index(
-        [condition_name(one["condition"], one[list(spec.context_keys)]) for _, one in table.iterrows()], name="name"
+        [condition_name(one[spec.name_column], one[list(spec.context_keys)]) for _, one in table.iterrows()],
+        name="name",
     )
     return Conditions(spec, table, tuple(_blocks(spec, frames, numbers, table)), doses)
 
@@ -124,7 +125,7 @@ def read_conditions(
 def perturbations(
     frame: pd.DataFrame, spec: ConditionSpec, doses: Sequence[str], where: str, *, may_be_empty: bool = False
 ) -> pd.DataFrame:
-    """Return the perturbation of each row: its name in ``condition``, and its slots, ``None`` or NaN where they are empty.
+    """Return the perturbation of each row: its name in the spec's ``name_column``, and its slots, ``None`` or NaN where they are empty.
 
     Slots that hold the source's category, no value, or a dose of 0 are empty. Rows with the same slots in another order are the
     same perturbation.
@@ -162,11 +163,11 @@ def perturbations(
         )
     frame = pd.DataFrame(kept, index=range(n))
     names = _names(frame, spec, filled)
-    frame.insert(0, "condition", names)
+    frame.insert(0, spec.name_column, names)
     # The first row with a name says in which order its slots stand.
-    first = frame.groupby("condition", sort=False).head(1).set_index("condition")
+    first = frame.groupby(spec.name_column, sort=False).head(1).set_index(spec.name_column)
     for column in kept:
-        frame[column] = frame["condition"].map(first[column]).to_numpy()
+        frame[column] = frame[spec.name_column].map(first[column]).to_numpy()
     return frame
 
 

@@ -80,7 +80,7 @@ class Asked:
 def conditions(model: TransportModel) -> pd.DataFrame | None:
     """One row a condition (a perturbation in a context): what it is, its cells and controls, and how its plan came out.
 
-    Columns: ``condition``, the name of the perturbation; slots and contexts; ``cells`` and ``controls``; ``trained``, whether
+    Columns: ``condition``, the name of the perturbation (``perturbation`` where a slot is called ``condition``); slots and contexts; ``cells`` and ``controls``; ``trained``, whether
     training saw it; after training also ``converged``, ``mass`` and ``effective_targets`` of its plan, of its worst or by its
     mean where there are several strata, and between spaces ``agreement`` with the reference plan that gives all conditions one
     orientation. ``None`` for a model of a plain pair of populations.
@@ -158,9 +158,9 @@ def unseen_conditions(found: TransportData, asked: Any, rng: np.random.Generator
     elif isinstance(asked, str | Sequence) and all(isinstance(one, str) for one in asked):
         numbers = []
         for name in [asked] if isinstance(asked, str) else asked:
-            here = np.flatnonzero((table["condition"] == name) | (table.index == name)).tolist()
+            here = np.flatnonzero((table[found.conditions.spec.name_column] == name) | (table.index == name)).tolist()
             if not here:
-                raise ValueError(_unknown("validation_conditions", name, table))
+                raise ValueError(_unknown("validation_conditions", name, table[found.conditions.spec.name_column]))
             numbers += here
     else:
         raise TypeError(
@@ -221,7 +221,7 @@ def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bo
         return [asked], True
     table = model._conditions.table
     if asked is None:
-        names = table["condition"].unique()
+        names = table[model._spec.conditions.name_column].unique()
         if len(names) > 1:
             raise ValueError(
                 f"`conditions` is needed: the model knows {len(names)}. Name some, as {str(names[0])!r}, or give a data frame "
@@ -235,7 +235,7 @@ def asked_conditions(model: TransportModel, asked: Any) -> tuple[list[Asked], bo
     if not isinstance(asked, Sequence | np.ndarray | pd.Index) or not all(isinstance(one, str) for one in asked):
         raise TypeError(
             f"`conditions` must be a name, several, or a data frame with slots, got {type(asked).__name__}. For example "
-            f"{str(table['condition'].iloc[0])!r}."
+            f"{str(table[model._spec.conditions.name_column].iloc[0])!r}."
         )
     if len(asked) == 0:
         raise ValueError("`conditions` names none. Leave it out, or name one.")
@@ -290,15 +290,18 @@ def _rows(model: TransportModel, frame: pd.DataFrame) -> Float[np.ndarray, "n c"
 
 def named_condition(model: TransportModel, name: str) -> Asked:
     table, spec = model._conditions.table, model._spec.conditions
-    here = table[table["condition"] == name]
+    here = table[table[spec.name_column] == name]
     if len(here):
         return Asked(name, name, here.iloc[:1][_slots(model)])
     if name in table.index:
         row = table.loc[[name]]
         return Asked(
-            name, row["condition"].iloc[0], row[_slots(model)], {key: row[key].iloc[0] for key in spec.context_keys}
+            name,
+            row[spec.name_column].iloc[0],
+            row[_slots(model)],
+            {key: row[key].iloc[0] for key in spec.context_keys},
         )
-    raise ValueError(_unknown("conditions", name, table))
+    raise ValueError(_unknown("conditions", name, table[spec.name_column]))
 
 
 def _described_by(model: TransportModel, frame: pd.DataFrame) -> list[Asked]:
@@ -308,7 +311,7 @@ def _described_by(model: TransportModel, frame: pd.DataFrame) -> list[Asked]:
     if len(frame) == 0:
         raise ValueError("`conditions` has no rows. Give one for each condition.")
     for column in frame:
-        if column not in known and column != "condition":
+        if column not in known and column != spec.name_column:
             raise ValueError(
                 f"`conditions` has a column {column!r}, which is no slot and no context.{did_you_mean(column, known)} There "
                 f"are: {listed(known)}."
@@ -331,8 +334,8 @@ def _described_by(model: TransportModel, frame: pd.DataFrame) -> list[Asked]:
     asked = []
     for row in range(len(found)):
         context = {key: whole[key].iloc[row] for key in contexts}
-        name = condition_name(found["condition"].iloc[row], context.values()) if names is None else names[row]
-        asked.append(Asked(name, found["condition"].iloc[row], found.iloc[[row]][slots], context))
+        name = condition_name(found[spec.name_column].iloc[row], context.values()) if names is None else names[row]
+        asked.append(Asked(name, found[spec.name_column].iloc[row], found.iloc[[row]][slots], context))
     if len({one.name for one in asked}) < len(asked):
         raise ValueError("`conditions` has a condition twice. Give each once, or an index that tells them apart.")
     # What is not known is said before the work.
@@ -362,8 +365,8 @@ def _described(found: TransportData) -> pd.DataFrame:
     return table.assign(cells=cells, controls=controls, trained=[n not in found.unseen for n in range(len(table))])
 
 
-def _unknown(argument: str, name: str, table: pd.DataFrame) -> str:
-    names = list(dict.fromkeys([*table["condition"], *table.index]))
+def _unknown(argument: str, name: str, perturbations: pd.Series) -> str:
+    names = list(dict.fromkeys([*perturbations, *perturbations.index]))
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
         f"`{argument}` has {name!r}, which is no condition of this model.{did_you_mean(name, names)} There are: "

@@ -51,7 +51,7 @@ def condition_effects(
     rows = []
     target = select_rows(data, model._spec.target, None)
     told = condition_columns(data, model._spec.target, spec.columns, target)
-    own = perturbations(told, spec, model._conditions.encoding.doses, "adata.obs", may_be_empty=True)["condition"]
+    own = perturbations(told, spec, model._conditions.encoding.doses, "adata.obs", may_be_empty=True)[spec.name_column]
     places = read_representation(
         model._spec.target.cells(data), model._spec.target.rep, target, "target_rep", model._spec.target
     )
@@ -60,7 +60,7 @@ def condition_effects(
         cells = cells_in(model, one, data, None)
         centre = cells.values.mean(axis=0)
         mean = model.get_transported_mean(data, indices=cells.rows, conditions=one, n_samples=n_samples, rng=rng)
-        here = own.to_numpy() == row["condition"]
+        here = own.to_numpy() == row[spec.name_column]
         for key in spec.context_keys:
             here &= told[key].map(text_of).astype(str).to_numpy() == text_of(row[key])
         observed = np.linalg.norm(places[here].mean(axis=0) - centre) if here.any() else np.nan
@@ -68,7 +68,7 @@ def condition_effects(
         effect = np.linalg.norm(mean.mean(axis=0) - centre)
         rows.append(
             {
-                "condition": row["condition"],
+                "condition": row[spec.name_column],
                 "context": context,
                 "trained": bool(row["trained"]),
                 "predicted": effect,
