@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("SCGENOT_DATA", ROOT.parent / "shared" / "data")).resolve()
 TUTORIALS = {
+    "conditions": ["cytof_stim_chi11.h5ad"],
     "development": ["larry_clonal_subset.h5ad"],
     "modalities": ["snareseq_celllines_atac.h5ad", "snareseq_celllines_rna.h5ad"],
     "perturbation": ["kang_ifnb_pbmc.h5ad"],
