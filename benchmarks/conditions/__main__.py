@@ -45,6 +45,7 @@ def main() -> None:
     arguments.add_argument(
         "--injection", choices=("film", "concat"), default="film", help="of conditions into the field"
     )
+    arguments.add_argument("--start", choices=("noise", "source"), default="noise", help="where flows start")
     arguments.add_argument("--store", default=".benchmarks/conditions", help="folder of results, to go on; '' for none")
     arguments.add_argument("--out", default=None, help="write tables, settings and machine to this JSON file")
     options = arguments.parse_args()
@@ -59,6 +60,7 @@ def main() -> None:
         options.epsilon,
         options.learning_rate,
         options.injection,
+        options.start,
     )
     options.store = Store(options.store)
     # What did not converge stands in the tables.

@@ -25,6 +25,7 @@ class Training:
     epsilon: float = 0.05
     learning_rate: float = 1e-3
     injection: str = "film"
+    start: str = "noise"
 
     def as_key(self) -> dict:
         return asdict(self)
@@ -42,7 +43,9 @@ def fit(
     """Train a model on all cells that are there; `setup` says what columns mean."""
     scgenot.GENOT.setup_anndata(adata, source_rep="X_rep", **setup)
     options = {} if scale_cost is None else {"scale_cost": scale_cost}
-    config = FlowConfig(hidden=training.hidden, conditions=ConditionConfig(injection=training.injection))
+    config = FlowConfig(
+        hidden=training.hidden, conditions=ConditionConfig(injection=training.injection), start=training.start
+    )
     model = scgenot.GENOT(adata, epsilon=training.epsilon, flow_config=config, **options)
     model.train(
         max_steps=training.steps,

@@ -19,6 +19,7 @@ from scgenot.flow import (
 )
 from scgenot.flow._trainer import train_velocity
 from scgenot.flow._velocity import abstract_velocity, initial_weights
+from scgenot.methods import GENOTSolver
 
 N = 64
 
@@ -75,3 +76,11 @@ def test_paths_are_values():
     # They are static arguments of what is compiled: equal ones must not compile again.
     assert NoiseToTarget() == NoiseToTarget() and hash(NoiseToTarget()) == hash(NoiseToTarget())
     assert NoiseToTarget() != SourceToTarget()
+
+
+def test_a_flow_from_the_source_needs_one_space():
+    with pytest.raises(ValueError, match="`start`='source' needs one space.*got 2 and 3"):
+        GENOTSolver(2, 3, FlowConfig(start="source"))
+    assert GENOTSolver(2, 2, FlowConfig(start="source")).path.start(jnp.ones((1, 2)), jnp.ones((1, 2))).tolist() == [
+        [2, 2]
+    ]

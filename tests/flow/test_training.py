@@ -109,8 +109,8 @@ def test_which_target_belongs_to_which_source_is_learned(pairs, fixed_coupling):
     assert errors["permuted"] > 0.5
 
 
-@pytest.fixture(scope="module")
-def gaussian():
+@pytest.fixture(scope="module", params=["noise", "source"])
+def gaussian(request):
     """A solver on a Gaussian pair in two dimensions, and the problem."""
     problem = gaussian_pair(2, rng=0)
     x, y = problem.sample_source(1, 2000).astype(np.float32), problem.sample_target(2, 2000).astype(np.float32)
@@ -119,7 +119,7 @@ def gaussian():
         x,
         y,
         coupling_config=CouplingConfig(epsilon=problem.epsilon, scale_cost=1.0),
-        flow_config=FlowConfig(hidden=(64, 64)),
+        flow_config=FlowConfig(hidden=(64, 64), start=request.param),
         train_config=TrainConfig(max_steps=800, batch_size=256, learning_rate=4e-3),
         progress_bar=False,
     )

@@ -2,7 +2,7 @@
 
 from scgenot.flow._conditions import ConditionEncoder, ConditionLayout
 from scgenot.flow._config import ConditionConfig, FlowConfig, ODEConfig, RescalingConfig, TrainConfig
-from scgenot.flow._path import NoiseToTarget, Path, matching_loss, noise_and_time
+from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path, matching_loss, noise_and_time
 from scgenot.flow._result import Stopped, TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
@@ -25,6 +25,7 @@ __all__ = [
     "FlowConfig",
     "FlowWeights",
     "HeldOut",
+    "NoiseAroundSource",
     "NoiseToTarget",
     "ODEConfig",
     "Path",

@@ -87,6 +87,20 @@ class NoiseToTarget(Path):
         return y - start
 
 
+@dataclasses.dataclass(frozen=True)
+class NoiseAroundSource(NoiseToTarget):
+    """Straight lines from noise around the source cell to the target, given the source cell; in one space.
+
+    The law that is learned is the same, since a flow may start anywhere that depends on what it is conditional on. What is regressed is
+    y - (x + z): a move of the cell. A condition that was not seen is then predicted to move cells as those do that are like it, rather
+    than to where their cells are.
+    """
+
+    def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
+        """Start at noise around the source cell."""
+        return x + z
+
+
 @partial(jax.jit, static_argnames=("rows", "target_dim"))
 def noise_and_time(
     key: jax.Array | Words, rows: int, target_dim: int

@@ -16,7 +16,7 @@ from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
 from scgenot.flow._conditions import ConditionLayout
 from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
-from scgenot.flow._path import NoiseToTarget
+from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path
 from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
@@ -26,7 +26,7 @@ from scgenot.flow._velocity import abstract_velocity, initial_weights
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
-PATH = NoiseToTarget()
+_PATHS: dict[str, Path] = {"noise": NoiseToTarget(), "source": NoiseAroundSource()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,19 @@ class GENOTSolver(Method):
     needs: ClassVar[Literal["pairs"]] = "pairs"
     can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, conditions=True)
     config_type: ClassVar[type] = FlowConfig
+
+    def __post_init__(self) -> None:
+        """Check that the two spaces are as alike as the flow's start needs."""
+        if self.config.start == "source" and self.source_dim != self.target_dim:
+            raise ValueError(
+                f"`start`='source' needs one space for both populations, got {self.source_dim} and {self.target_dim} features. Use "
+                "FlowConfig(start='noise')."
+            )
+
+    @property
+    def path(self) -> Path:
+        """Where flows start, and what is regressed on the way."""
+        return _PATHS[self.config.start]
 
     @property
     def graphdef(self) -> nnx.GraphDef:
@@ -145,7 +158,7 @@ class GENOTSolver(Method):
             conditions = condition_units.on_host(conditions)
         params = initial_weights(init_key, *learned._network)
         validation, metrics = validate_on(
-            validation_key, learned.graphdef, PATH, coupling, units, data.held_out, conditions
+            validation_key, learned.graphdef, self.path, coupling, units, data.held_out, conditions
         )
         cells = source_units.on_host(source), target_units.on_host(target)
         told = {"marginal_kinds": tuple(coupling.marginal_kinds), "training_cells": (len(source), len(target))}
@@ -159,7 +172,7 @@ class GENOTSolver(Method):
             coupling,
             *cells,
             train_config,
-            path=PATH,
+            path=self.path,
             conditions=conditions,
             validation=validation,
             extra_metrics=metrics,
@@ -202,7 +215,7 @@ class GENOTSolver(Method):
         check_count("n_samples", n_samples)
         x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        options = {"rows": rows, "path": PATH, "conditions": self.condition_rows(condition, len(x))}
+        options = {"rows": rows, "path": self.path, "conditions": self.condition_rows(condition, len(x))}
         return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, int(n_samples), ode or ODEConfig(), **options)
 
     def growth(
