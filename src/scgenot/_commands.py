@@ -67,7 +67,8 @@ def transport(arguments: argparse.Namespace) -> None:
     print(f"trained in {time.perf_counter() - started:.0f} s")
     conditions = arguments.conditions
     if model.conditions is not None and conditions is None and arguments.target is None:
-        conditions = list(dict.fromkeys(one.split(" | ")[0] for one in model.conditions.index))
+        # The first column names perturbations, whichever it is called.
+        conditions = list(model.conditions.iloc[:, 0].unique())
     scgenot.tl.transport(
         data,
         model,

@@ -218,8 +218,11 @@ DOSED = {
 }
 
 
-def test_slots_are_linked_by_position_and_their_order_says_nothing():
+@pytest.mark.parametrize("kind", ["object", "category"])
+def test_slots_are_linked_by_position_and_their_order_says_nothing(kind):
     adata = make_doses()
+    for column in ("drug1", "drug2"):
+        adata.obs[column] = adata.obs[column].astype(kind)
     GENOT.setup_anndata(adata, **DOSED)
     table = GENOT(adata).conditions
     assert table["cells"].to_dict() == {"A 1": 20, "A 10": 20, "A 10 + B 10": 30, "B 10": 20}

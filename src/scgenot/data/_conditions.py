@@ -103,7 +103,7 @@ def read_conditions(
     KeyError
         If a column is missing.
     ValueError
-        If slots are filled in part, a dose is negative or not finite, a value of a context is missing, a cell of the target
+        If a dose is negative or not finite, a value of a context is missing, a cell of the target
         has no perturbation, or a stratum has fewer than two controls; the message names which.
     """
     frames = [_columns(data, place, spec, some) for place, some in zip(places, rows, strict=True)]
@@ -127,13 +127,13 @@ def perturbations(
 ) -> pd.DataFrame:
     """Return the perturbation of each row: its name in the spec's ``name_column``, and its slots, ``None`` or NaN where they are empty.
 
-    Slots that hold the source's category, no value, or a dose of 0 are empty. Rows with the same slots in another order are the
+    A slot is empty where any of its covariates has the source's category, no value, or a dose of 0. Rows with the same slots in another order are the
     same perturbation.
 
     Raises
     ------
     ValueError
-        If a dose is negative or not finite, a slot has a dose and nothing that is dosed, or a row has none filled.
+        If a dose is negative or not finite, or a row has no slot filled (unless `may_be_empty`).
     """
     n = len(frame)
     filled = np.ones((n, spec.slots), bool)
@@ -146,7 +146,7 @@ def perturbations(
                 values[column] = dose
                 filled[:, slot] &= dose > 0
             else:
-                known = series.notna() & ~series.map(lambda value: _is(value, spec.source)).astype(bool)
+                known = pd.Series([not pd.isna(value) and not _is(value, spec.source) for value in series], dtype=bool)
                 values[column] = series.astype(object).where(known, None).to_numpy(object)
                 filled[:, slot] &= known.to_numpy()
     kept = {}

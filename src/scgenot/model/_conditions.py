@@ -16,6 +16,7 @@ from scgenot.data import (
     ConditionEncoding,
     Data,
     TransportData,
+    blocks_among,
     condition_columns,
     condition_name,
     matched_cells,
@@ -107,7 +108,7 @@ def known(found: TransportData, encoding: ConditionEncoding, coupling: BlockCoup
     """Return what training on some data leaves about conditions."""
     table = _described(found)
     if coupling is not None:
-        trained = [number for number, *_ in _blocks(found)]
+        trained = [number for number, *_ in blocks_among(found, found.training)]
         plans = pd.DataFrame(
             {
                 "condition": trained,
@@ -289,6 +290,7 @@ def _rows(model: TransportModel, frame: pd.DataFrame) -> Float[np.ndarray, "n c"
 
 
 def named_condition(model: TransportModel, name: str) -> Asked:
+    """Return the condition of a name, of a perturbation or of a row of the table; raise a ``ValueError`` if there is none."""
     table, spec = model._conditions.table, model._spec.conditions
     here = table[table[spec.name_column] == name]
     if len(here):
@@ -347,11 +349,6 @@ def _described_by(model: TransportModel, frame: pd.DataFrame) -> list[Asked]:
 
 def _slots(model: TransportModel) -> list[str]:
     return [column for columns in model._spec.conditions.covariates.values() for column in columns]
-
-
-def _blocks(found: TransportData) -> list[tuple[int, Any, Any]]:
-    blocks = found.conditions.restricted(*found.training, leave_out=found.unseen)
-    return [(block.condition, block.source, block.target) for block in blocks]
 
 
 def _described(found: TransportData) -> pd.DataFrame:

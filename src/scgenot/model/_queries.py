@@ -28,7 +28,7 @@ from scgenot.model._labels import label_entropy, label_frequencies, label_shares
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
 
-Asked: TypeAlias = str | Sequence[str] | pd.DataFrame | None
+ConditionsLike: TypeAlias = str | Sequence[str] | pd.DataFrame | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def sample(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
-    conditions: Asked = None,
+    conditions: ConditionsLike = None,
 ) -> Float[np.ndarray, "n s d"] | dict[str, Float[np.ndarray, "n s d"]]:
     """Draw target cells for source cells, from the learned conditional laws.
 
@@ -128,7 +128,7 @@ def summarize(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
-    conditions: Asked = None,
+    conditions: ConditionsLike = None,
     displacement: bool = False,
     keep_samples: bool = False,
 ) -> Summary | dict[str, Summary]:
@@ -155,7 +155,7 @@ def get_transported_mean(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
-    conditions: Asked = None,
+    conditions: ConditionsLike = None,
 ) -> Float[np.ndarray, "n d"] | dict[str, Float[np.ndarray, "n d"]]:
     """Return the mean of the samples of each source cell, the barycentric projection of the learned plan.
 
@@ -186,7 +186,7 @@ def get_uncertainty(
     batch_size: int | None = None,
     rng: RNG = 0,
     ode: ODEConfig | None = None,
-    conditions: Asked = None,
+    conditions: ConditionsLike = None,
     displacement: bool = False,
     label_key: str | None = None,
 ) -> pd.DataFrame | dict[str, pd.DataFrame]:
