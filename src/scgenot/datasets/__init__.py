@@ -13,7 +13,8 @@ Every ``epsilon`` here is this package's: the factor of KL with the cost :math:`
 downloaded.
 """
 
-from scgenot.datasets._conditional import ConditionalMixtureProblem, conditional_gaussian, conditional_mixture
+from scgenot.datasets._conditional import ConditionalMixtureProblem
+from scgenot.datasets._conditional_draws import conditional_gaussian, conditional_mixture
 from scgenot.datasets._gaussian import GaussianProblem, gaussian_pair
 from scgenot.datasets._mixture import MixtureProblem, gaussian_mixture
 from scgenot.datasets._quadratic import QuadraticGaussianProblem, quadratic_gaussian
