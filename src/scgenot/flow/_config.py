@@ -100,6 +100,9 @@ class FlowConfig:
         Widths of the hidden layers.
     time_frequencies
         Number of sine and cosine pairs that encode time.
+    n_models
+        Velocity fields that learn side by side from the same pairs, an ensemble: they differ in initial weights and noise. Samples of a
+        cell come from them in turn, and how far their means lie apart tells what training has left open. Time and memory grow with it.
     standardize
         ``"global"`` shifts each space to mean 0 and divides all its features by one number, so that they keep their relative
         variances, as the cost sees them; ``"feature"`` brings each feature to variance 1; ``"none"`` changes nothing.
@@ -115,6 +118,7 @@ class FlowConfig:
 
     hidden: Sequence[int] = (256, 256, 256)
     time_frequencies: int = 16
+    n_models: int = 1
     standardize: Literal["global", "feature", "none"] = "global"
     rescaling: RescalingConfig = RescalingConfig()
     conditions: ConditionConfig = ConditionConfig()
@@ -124,6 +128,7 @@ class FlowConfig:
         """Check the values where they are given."""
         object.__setattr__(self, "hidden", _widths(self.hidden))
         check_count("time_frequencies", self.time_frequencies)
+        check_count("n_models", self.n_models)
         if self.standardize not in ("global", "feature", "none"):
             raise ValueError(one_of("standardize", self.standardize, ("global", "feature", "none")))
         if self.start not in ("noise", "source"):
