@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from scgenot._messages import check_count, check_positive, one_of
 
+STARTS = ("auto", "noise", "source")
 SOLVERS = ("midpoint", "heun", "euler", "tsit5")
 
 
@@ -113,7 +114,8 @@ class FlowConfig:
     start
         Where flows start: ``"noise"``, or ``"source"``, noise around the source cell, within one space. The law is the same; predictions
         of conditions that training did not see are better from the source (energy in % of doing nothing, one seed, chosen on 8 CyTOF pairs,
-        80.9 to 74.7: GBM patients 77.0 to 65.7, Kang types 25.0 to 14.9).
+        80.9 to 74.7: GBM patients 77.0 to 65.7, Kang types 25.0 to 14.9). ``"auto"``: models take the source where there are
+        conditions within one space, and noise elsewhere.
     """
 
     hidden: Sequence[int] = (256, 256, 256)
@@ -122,7 +124,7 @@ class FlowConfig:
     standardize: Literal["global", "feature", "none"] = "global"
     rescaling: RescalingConfig = RescalingConfig()
     conditions: ConditionConfig = ConditionConfig()
-    start: Literal["noise", "source"] = "noise"
+    start: Literal["auto", "noise", "source"] = "auto"
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
@@ -131,8 +133,8 @@ class FlowConfig:
         check_count("n_models", self.n_models)
         if self.standardize not in ("global", "feature", "none"):
             raise ValueError(one_of("standardize", self.standardize, ("global", "feature", "none")))
-        if self.start not in ("noise", "source"):
-            raise ValueError(one_of("start", self.start, ("noise", "source")))
+        if self.start not in STARTS:
+            raise ValueError(one_of("start", self.start, STARTS))
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> FlowConfig:

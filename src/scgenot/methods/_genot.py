@@ -26,7 +26,8 @@ from scgenot.flow._velocity import abstract_velocity, initial_weights
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
-_PATHS: dict[str, Path] = {"noise": NoiseToTarget(), "source": NoiseAroundSource()}
+# On arrays nothing tells that two spaces of equal width are one.
+_PATHS: dict[str, Path] = {"auto": NoiseToTarget(), "noise": NoiseToTarget(), "source": NoiseAroundSource()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,6 +91,15 @@ class GENOT(TransportModel):
             flow_config = dataclasses.replace(flow_config or FlowConfig(), n_models=n_models)
         super().__init__(adata, method_config=flow_config, registry=registry, **options)
 
+    def _checked_config(self, config: FlowConfig | None) -> FlowConfig:
+        """Settle where flows start: with conditions in one space, what is not seen is better predicted as a move of cells."""
+        config = super()._checked_config(config)
+        if config.start != "auto":
+            return config
+        told = self._spec.conditions
+        moves = self._problem == "linear" and told is not None and told.has_vector
+        return dataclasses.replace(config, start="source" if moves else "noise")
+
     def _method_line(self) -> str:
         members = f", {self._method.n_models} models" if self._method.n_models > 1 else ""
         return f"velocity field: hidden layers {self._method.config.hidden}{members}"
