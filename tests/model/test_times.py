@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import anndata as ad
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -263,6 +266,24 @@ def test_samples_go_ways_of_their_own(model, course):
     own = course.obsm["X_pca"][rows_at(course, 6)]
     right = (course.obs["branch"].iloc[rows_at(course, 6)] == "right").to_numpy()
     assert (spread > 0.5 * own[right].std(axis=0)).all()
+
+
+def test_each_sample_of_an_ensemble_stays_with_its_member(course):
+    model = GENOT(course, n_models=2, flow_config=SMALL)
+    model.train(**BRIEF | {"max_steps": 300, "learning_rate": 3e-3})
+    # The second member does not move cells at all.
+    halt = lambda leaf: leaf.at[1].set(0.0)
+    weights = model._method.weights
+    weights = dataclasses.replace(weights, params=jax.tree.map(halt, weights.params))
+    model._method = dataclasses.replace(model._method, weights=weights)
+    samples = model.sample(indices=rows_at(course, 2), until=6, n_samples=4)
+    moved = np.linalg.norm(samples - course.obsm["X_pca"][rows_at(course, 2)][:, None], axis=-1).mean(axis=0)
+    one = model.sample(indices=rows_at(course, 2), n_samples=4)
+    stayed = np.linalg.norm(one - course.obsm["X_pca"][rows_at(course, 2)][:, None], axis=-1).mean(axis=0)
+    # Two steps of standing still add noise; a step of the first member would add its way to day 6.
+    assert (
+        moved[[0, 2]].min() > 5 and np.abs(samples[:, 1::2, 2]).mean() < 1.6 * np.abs(one[:, 1::2, 2]).mean() + 0.5
+    ), (moved, stayed)
 
 
 def test_composition_of_gaussian_steps():

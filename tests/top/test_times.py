@@ -120,6 +120,7 @@ def test_ancestors_of_a_forward_model(model, course):
         (lambda a, m: tl.couplings(a[a.obs["day"] != 6], m), ValueError, "0 cells at the time 6.0"),
         (lambda a, m: tl.couplings(a, m, n_neighbors=100), ValueError, "`n_neighbors`=100"),
         (lambda a, m: pl.fates(a), KeyError, "there are no fates of that name.*tl.fates"),
+        (lambda a, m: pl.conditions(a, m), ValueError, "effects of conditions"),
         (lambda a, m: pl.sankey(a, m, "brnach"), KeyError, "`label_key`='brnach'"),
         (lambda a, m: pl.sankey(a, m, "fate"), ValueError, "no cell at the time 2.0 has a group"),
     ],

@@ -110,9 +110,12 @@ def _run(method: Method, who: Travellers, place: slice, growing: bool) -> tuple[
         if leaving.any():
             points[leaving] = method.sample(who.key, x[leaving], who.n_samples, cell_ids=ids[leaving], **options)
         if going.any():
-            flat, numbers = points[going].reshape(-1, points.shape[-1]), own[going].reshape(-1)
             # Another key for each step: a point that hardly moves would meet the same noise again.
             key = jax.random.fold_in(who.key, step + 1)
-            drawn = method.sample(key, flat, 1, cell_ids=numbers, **options)
-            points[going] = drawn.reshape(-1, who.n_samples, points.shape[-1])
+            for member in range(min(method.n_models, who.n_samples)):
+                # Sample k of an ensemble is member k's on its whole way: of as many draws, the last one is.
+                mine = np.ix_(going, np.arange(member, who.n_samples, method.n_models))
+                flat = points[mine].reshape(-1, points.shape[-1])
+                drawn = method.sample(key, flat, member + 1, cell_ids=own[mine].reshape(-1), **options)
+                points[mine] = drawn[:, -1].reshape(points[mine].shape)
     return points, mass
