@@ -23,6 +23,8 @@ from scgenot.data._representation import (
     representation_width,
 )
 from scgenot.data._split import Split, split_cells
+from scgenot.data._steps import read_steps
+from scgenot.data._time_course import TimeCourse, check_time_arguments, text_of_time, times_in
 from scgenot.data._transport import (
     CostArrays,
     TransportData,
@@ -51,6 +53,7 @@ __all__ = [
     "Population",
     "PopulationSpec",
     "Split",
+    "TimeCourse",
     "TransportData",
     "blocks_among",
     "category_mask",
@@ -61,6 +64,7 @@ __all__ = [
     "check_names",
     "check_population",
     "check_shared",
+    "check_time_arguments",
     "condition_columns",
     "condition_name",
     "cost_arrays",
@@ -76,8 +80,11 @@ __all__ = [
     "names_digest",
     "perturbations",
     "read_conditions",
+    "read_steps",
     "settle_encoding",
     "text_of",
+    "text_of_time",
+    "times_in",
     "obs_column",
     "population_rows",
     "read_population",

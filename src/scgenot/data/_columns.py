@@ -55,6 +55,11 @@ def category_rows(data: Data, place: Place) -> Int[np.ndarray, " n"]:
             f"`{place.side}` is None, which takes all cells of {where}[{key!r}] that are not {place.others_than!r}: there are "
             f"{len(rows)}, and at least {_FEWEST_CELLS} are needed."
         )
+    if place.among is not None and len(rows) < _FEWEST_CELLS:
+        raise ValueError(
+            f"`time_key`={key!r}: {where} has {len(rows)} cells at the times {listed(place.among)}, and at least {_FEWEST_CELLS} "
+            "are needed."
+        )
     if len(rows) == 0:
         raise ValueError(
             f"`{place.side}`={category!r} is no category of {where}[{key!r}], {_present(column, category)}"
@@ -137,6 +142,8 @@ def _mask_where(column: pd.Series, is_meant: Callable[[Any], bool]) -> Bool[np.n
 
 def _belongs(value: Any, place: Place) -> bool:
     """Whether a value that is not missing is that of the cells of a place."""
+    if place.among is not None:
+        return any(_equal(value, one) for one in place.among)
     return _equal(value, place.category) if place.others_than is None else not _equal(value, place.others_than)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from scgenot._messages import did_you_mean, listed
+from scgenot.data._time_course import STEP, TimeCourse
 
 _NAME_COLUMNS = ("condition", "perturbation", "condition_name", "perturbation_name")
 # What a table of conditions says beside slots and contexts.
@@ -36,6 +37,8 @@ class ConditionSpec:
     reversed
         Whether treated cells are the source, as in a model of the opposite direction: `source` is the category of the target
         then.
+    course
+        The times of a time course, whose steps are the conditions; ``None`` elsewhere.
     """
 
     covariates: Mapping[str, tuple[str, ...]]
@@ -46,6 +49,7 @@ class ConditionSpec:
     target: Hashable | None = None
     population_key: str | None = None
     reversed: bool = False
+    course: TimeCourse | None = None
 
     @property
     def treated(self) -> str:
@@ -55,6 +59,8 @@ class ConditionSpec:
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> ConditionSpec | None:
         """Read the arguments of setup, as they were given or saved; ``None`` for a plain pair of populations."""
+        if (course := TimeCourse.from_arguments(arguments)) is not None:
+            return cls({}, {}, (STEP,), (), None, population_key=course.key, reversed=course.backwards, course=course)
         given, context = arguments.get("condition_keys"), tuple(arguments.get("context_keys") or ())
         match, source, target = arguments.get("match_keys"), arguments.get("source"), arguments.get("target")
         single = (source is not None and target is not None) or "source_modality" in arguments

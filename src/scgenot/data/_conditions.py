@@ -60,7 +60,8 @@ class Conditions:
     def swapped(self, spec: ConditionSpec) -> Conditions:
         """Return the conditions as a model of the opposite direction has them, by what it was set up with."""
         blocks = tuple(Block(block.condition, block.target, block.source) for block in self.blocks)
-        return Conditions(spec, self.table, blocks, self.doses)
+        table = self.table if spec.course is None else spec.course.table()
+        return Conditions(spec, table, blocks, self.doses)
 
     def restricted(self, source: Rows, target: Rows, leave_out: Sequence[int] = ()) -> tuple[Block, ...]:
         """Return the blocks among some cells, their places numbered among these; conditions in `leave_out` have none."""

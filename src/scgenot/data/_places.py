@@ -11,6 +11,7 @@ from mudata import MuData
 
 from scgenot._messages import did_you_mean, listed
 from scgenot.data._condition_spec import ConditionSpec
+from scgenot.data._time_course import Time, TimeCourse, text_of_time
 
 Data: TypeAlias = AnnData | MuData
 POPULATIONS = ("source", "target")
@@ -32,6 +33,8 @@ class Place:
         Column of ``obs`` and its category that tell these cells from others; ``None`` if all cells belong.
     others_than
         Instead of a category: these cells have any other one than this.
+    among
+        Instead of a category: these cells have any of these times.
     distances
         Key of ``obsp`` with precomputed costs, or ``None``.
     shared_rep
@@ -48,6 +51,7 @@ class Place:
     population_key: str | None = None
     category: Hashable | None = None
     others_than: Hashable | None = None
+    among: tuple[Time, ...] | None = None
     distances: str | None = None
     shared_rep: str | None = None
     weights_key: str | None = None
@@ -58,7 +62,8 @@ class Place:
     def label(self) -> str:
         """What messages and results call the population."""
         other = None if self.others_than is None else f"all but {self.others_than}"
-        named = [str(part) for part in (self.modality, self.category, other) if part is not None]
+        times = None if self.among is None else ", ".join(map(text_of_time, self.among))
+        named = [str(part) for part in (self.modality, self.category, other, times) if part is not None]
         return " ".join(named) or self.side
 
     def cells(self, data: Data) -> AnnData:
@@ -103,6 +108,8 @@ class PopulationSpec:
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any]) -> PopulationSpec:
         """Read the arguments of ``setup_anndata`` or ``setup_mudata``, as they were given or saved."""
+        if (course := TimeCourse.from_arguments(arguments)) is not None:
+            return cls._of_course(arguments, course)
         in_one_space = "source_modality" not in arguments
         places = []
         for side in POPULATIONS:
@@ -127,6 +134,29 @@ class PopulationSpec:
             )
         return cls(*places, ConditionSpec.from_arguments(arguments))
 
+    @classmethod
+    def _of_course(cls, arguments: dict[str, Any], course: TimeCourse) -> PopulationSpec:
+        """Cells of all times but the last one that is followed are the source, of all but the first the target."""
+        # Weights are growth until the next time: they weigh cells as parents, not as descendants.
+        weights = [arguments.get("weights_key"), None]
+        places = [
+            Place(
+                side,
+                arguments["source_rep"],
+                population_key=course.key,
+                among=among,
+                weights_key=own,
+                layer=arguments.get("layer"),
+            )
+            for side, among, own in zip(
+                POPULATIONS,
+                (course.followed[:-1], course.followed[1:]),
+                weights[::-1] if course.backwards else weights,
+                strict=True,
+            )
+        ]
+        return cls(*places, ConditionSpec.from_arguments(arguments))
+
     @property
     def places(self) -> tuple[Place, Place]:
         """Source and target."""
@@ -139,7 +169,9 @@ class PopulationSpec:
 
 
 def swapped_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of setup with source and target exchanged."""
+    """Return the arguments of setup with source and target exchanged, or with times followed the other way."""
+    if TimeCourse.from_arguments(arguments) is not None:
+        return dict(arguments) | {"backwards": not arguments.get("backwards")}
     spec = PopulationSpec.from_arguments(arguments)
     whole = dict(arguments) | {"source_rep": spec.source.rep, "target_rep": spec.target.rep}
     other = {"source": "target", "target": "source"}

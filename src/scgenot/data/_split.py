@@ -44,7 +44,7 @@ def split_cells(rng: np.random.Generator, source: Population, target: Population
     are held out first, then cells without a partner.
     """
     sizes = {"source": len(source.rows), "target": len(target.rows)}
-    none = [side for side, n in sizes.items() if _held(n, share) == 0]
+    none = [side for side, n in sizes.items() if held_count(n, share) == 0]
     if len(none) == 1:
         warnings.warn(
             f"`validation_size`={share:g} holds out none of the {sizes[none[0]]} {none[0]} cells, so nothing is held out "
@@ -79,10 +79,10 @@ def split_blocks(
         # Conditions of one stratum share their controls, and strata have none in common.
         if block.source.tobytes() not in strata:
             strata.add(block.source.tobytes())
-            held_source[rng.permutation(block.source)[: _held(len(block.source), share)]] = True
+            held_source[rng.permutation(block.source)[: held_count(len(block.source), share)]] = True
         if block.condition not in unseen:
             order = rng.permutation(block.target)
-            few = _held(len(order), share)
+            few = held_count(len(order), share)
             target[1, order[:few]] = True
             target[0, order[few:]] = True
     # Controls that belong to no condition play no part.
@@ -92,14 +92,15 @@ def split_blocks(
     return Split(*map(np.flatnonzero, (used & ~held_source, used & held_source, target[0], target[1])))
 
 
-def _held(n: int, share: float) -> int:
+def held_count(n: int, share: float) -> int:
+    """Return how many of `n` cells are held out: a share, but two are left for training."""
     return max(0, min(int(round(share * n)), n - _FEWEST_TRAINING))
 
 
 def _split(
     rng: np.random.Generator, n: int, share: float, priority: Int[np.ndarray, " n"] | None = None
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    held = _held(n, share)
+    held = held_count(n, share)
     order = rng.permutation(n)
     if priority is not None:
         order = order[np.argsort(priority[order], kind="stable")]

@@ -15,6 +15,7 @@ from scgenot.data._links import distances, known_pairs
 from scgenot.data._places import POPULATIONS, Data, PopulationSpec
 from scgenot.data._populations import Population, read_population
 from scgenot.data._split import Split, split_blocks, split_cells
+from scgenot.data._steps import read_steps, split_times
 
 Places = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]
 
@@ -84,7 +85,8 @@ def read_transport(data: Data, spec: PopulationSpec, problem: str) -> TransportD
     source, target = (read_population(data, place) for place in spec.places)
     conditions = None
     if spec.conditions is not None:
-        conditions = read_conditions(data, spec.conditions, spec.places, (source.rows, target.rows))
+        read = read_conditions if spec.conditions.course is None else read_steps
+        conditions = read(data, spec.conditions, spec.places, (source.rows, target.rows))
     return TransportData(data, spec, problem, source, target, conditions=conditions)
 
 
@@ -93,7 +95,9 @@ def hold_out(found: TransportData, rng: np.random.Generator, share: float, unsee
     if found.conditions is None:
         return dataclasses.replace(found, split=split_cells(rng, found.source, found.target, share))
     sizes, conditions = (len(found.source.rows), len(found.target.rows)), found.conditions
-    if conditions.spec.reversed:
+    if conditions.spec.course is not None:
+        split = split_times(rng, conditions, (found.source.rows, found.target.rows), share)
+    elif conditions.spec.reversed:
         blocks = conditions.swapped(conditions.spec).blocks
         split = split_blocks(rng, blocks, sizes[::-1], share, unseen).swapped()
     else:
@@ -171,7 +175,8 @@ def joined_rows(spec: PopulationSpec, rows: Places) -> Int[np.ndarray, " k"] | d
     """Return rows of both populations as rows of their AnnData, or of each modality: rows of two do not fit one array."""
     if spec.source.modality != spec.target.modality:
         return dict(zip(POPULATIONS, rows, strict=True))
-    return np.sort(np.concatenate(rows))
+    # In a time course, a cell may be in both.
+    return np.unique(np.concatenate(rows))
 
 
 def digest_of(*arrays: np.ndarray | None) -> str:

@@ -17,7 +17,7 @@ from scgenot.coupling import Coupling, CouplingKind, Kind, kind_with_options
 from scgenot.data import POPULATIONS, Data, PopulationSpec, joined_rows, representation_names, select_rows
 from scgenot.flow import TargetRegions
 from scgenot.methods import Method
-from scgenot.model import _conditions, _growth, _labels, _queries, _setup, _training
+from scgenot.model import _conditions, _growth, _labels, _queries, _setup, _times, _training
 from scgenot.model._cells import check_is_trained, some_data
 from scgenot.model._problem import check_widths, choose_problem, cost_name, coupling_config
 from scgenot.model._scvi import BaseModelClass, show_setup_arguments
@@ -125,6 +125,9 @@ class TransportModel(BaseModelClass):
     reverse = _training.reverse
     coupling_summary = _training.coupling_summary
     conditions = property(_conditions.conditions)
+    times = property(_times.times)
+    goes_back = property(_times.goes_back)
+    get_times = _times.get_times
     sample = _queries.sample
     summarize = _queries.summarize
     get_transported_mean = _queries.get_transported_mean
@@ -206,8 +209,12 @@ class TransportModel(BaseModelClass):
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         conditions: str | None = None,
+        until: Hashable | None = None,
     ) -> Int[np.ndarray, " n"]:
         """Return the rows of :meth:`source_adata` that results of :meth:`sample` belong to, in their order."""
+        _times.check_until(self, until)
+        if _times.course_of(self) is not None and conditions is None:
+            return _times.departures(self, adata, indices, until)[0]
         if conditions is not None and indices is None:
             return _conditions.answer(self, lambda cells: cells.rows, adata, indices, conditions)
         return select_rows(some_data(self, adata), self._spec.source, indices)
@@ -219,6 +226,12 @@ class TransportModel(BaseModelClass):
                 raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
             return None
         check_is_trained(self)
+        if _times.course_of(self) is not None:
+            if conditions is not None:
+                raise ValueError(
+                    "`conditions` was given to a model of a time course. Say with `until` how far cells go."
+                )
+            return None
         if conditions is None and self._spec.conditions.reversed:
             # Treated cells are in conditions of their own.
             return None
@@ -268,6 +281,7 @@ class TransportModel(BaseModelClass):
         told = self._spec.conditions
         known = {
             "population_key": source.population_key,
+            "times": None if self.times is None else list(self.times),
             "source": source.label if source.category is None else str(source.category),
             "target": target.label if target.category is None else str(target.category),
             "source_modality": source.modality,
@@ -279,7 +293,7 @@ class TransportModel(BaseModelClass):
             "condition_keys": None
             if told is None
             else {name: list(keys) for name, keys in told.covariates.items()} or None,
-            "context_keys": None if told is None else list(told.context_keys) or None,
+            "context_keys": None if told is None or told.course is not None else list(told.context_keys) or None,
             "match_keys": None if told is None else list(told.match_keys) or None,
             "shared_rep": source.shared_rep if self._problem == "fused" else None,
             "pairs_key": source.pairs_key if self._problem == "fused" else None,
@@ -314,6 +328,8 @@ class TransportModel(BaseModelClass):
             f"{config.tau_source:g} / {config.tau_target:g}"
         )
         several = f"  conditions: {stats.n_conditions}, plans: {stats.n_plans}\n" if "n_conditions" in stats else ""
+        if self.times is not None:
+            several = f"  time course: {' -> '.join(map(str, self.times))}\n"
         return (
             f"{type(self).__name__} model: {source.label} ({stats.n_source_cells} cells) -> {target.label} "
             f"({stats.n_target_cells} cells){told_by}\n"

@@ -15,6 +15,7 @@ from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot.data import Data, check_names, read_representation, select_rows
 from scgenot.flow import ODEConfig
+from scgenot.model._way import Travellers, Way, follow_blocks
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -67,17 +68,26 @@ class Cells:
         Their representation.
     condition
         The numbers of each one's condition; ``None`` without conditions.
+    way
+        From when to when they are taken, in a time course; `condition` is that of their first step.
     """
 
     adata: AnnData
     rows: Int[np.ndarray, " n"]
     values: Float[np.ndarray, "n d"]
     condition: Float[np.ndarray, "n c"] | None = None
+    way: Way | None = None
 
     @property
     def names(self) -> pd.Index:
         """Their names."""
         return self.adata.obs_names[self.rows]
+
+    def some(self, place: Int[np.ndarray, " k"]) -> Cells:
+        """Return some of them, each once."""
+        condition = None if self.condition is None else self.condition[place]
+        way = None if self.way is None else self.way.some(place)
+        return Cells(self.adata, self.rows[place], self.values[place], condition, way)
 
     @property
     def sample_ids(self) -> Int[np.ndarray, " n"]:
@@ -111,7 +121,7 @@ def cells_of(model: TransportModel, side: str, adata: Data | None, indices: Any)
     rows = select_rows(data, place, indices)
     if len(rows) == 0:
         raise ValueError(
-            f"no cells to map: {place.name_of('obs')}[{place.population_key!r}] has no cell {place.category!r}. "
+            f"no cells to map: {place.name_of('obs')}[{place.population_key!r}] has no cell {place.label!r}. "
             "Name the cells with `indices`."
         )
     values = read_representation(held_by, place.rep, rows, f"{side}_rep", place)
@@ -128,5 +138,14 @@ def cells_of(model: TransportModel, side: str, adata: Data | None, indices: Any)
 def sample_blocks(model: TransportModel, cells: Cells, sampling: Sampling) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield samples of a run of consecutive cells at a time."""
     rows = None if sampling.batch_size is None else sampling.batch_size * sampling.n_samples
+    if cells.way is not None and cells.way.is_long:
+        return follow_blocks(model._method, travellers(cells, sampling))
     options = {"ode": sampling.ode, "cell_ids": cells.sample_ids, "rows": rows, "condition": cells.condition}
     return model._method.sample_blocks(sampling.rng, cells.values, sampling.n_samples, **options)
+
+
+def travellers(cells: Cells, sampling: Sampling) -> Travellers:
+    """Return cells as they set out on several steps."""
+    rows = None if sampling.batch_size is None else sampling.batch_size * sampling.n_samples
+    how = {"n_samples": sampling.n_samples, "key": sampling.rng, "ode": sampling.ode, "rows": rows}
+    return Travellers(cells.values, cells.sample_ids, cells.way, **how)

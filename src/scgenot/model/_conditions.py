@@ -27,6 +27,7 @@ from scgenot.data import (
     text_of,
 )
 from scgenot.model._cells import Cells, cells_of, check_is_trained, some_data
+from scgenot.model._times import cells_on_the_way, check_until
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -84,7 +85,8 @@ def conditions(model: TransportModel) -> pd.DataFrame | None:
     Columns: ``condition``, the name of the perturbation (``perturbation`` where a slot is called ``condition``); slots and contexts; ``cells`` and ``controls``; ``trained``, whether
     training saw it; after training also ``converged``, ``mass`` and ``effective_targets`` of its plan, of its worst or by its
     mean where there are several strata, and between spaces ``agreement`` with the reference plan that gives all conditions one
-    orientation. ``None`` for a model of a plain pair of populations.
+    orientation. In a time course one row a step: ``step``, its name; ``from`` and ``to``; ``sources`` and ``targets``, the
+    numbers of its cells; and its plan. ``None`` for a model of a plain pair of populations.
     """
     if model._spec.conditions is None:
         return None
@@ -138,6 +140,11 @@ def unseen_conditions(found: TransportData, asked: Any, rng: np.random.Generator
     """
     if asked is None:
         return []
+    if found.conditions is not None and found.conditions.spec.course is not None:
+        raise ValueError(
+            "`validation_conditions` was given, but the steps of a time course are known by name alone: none can be left out and "
+            "predicted. Hold out cells with `validation_size`, or set up the data with other `times`."
+        )
     if found.conditions is None or not found.conditions.spec.has_vector:
         raise ValueError("`validation_conditions` was given, but setup has no conditions. Leave it out.")
     table = found.conditions.table
@@ -181,6 +188,7 @@ def answer(
     indices: Any,
     asked: Any,
     side: str = "source",
+    until: Any = None,
 ) -> Any:
     """Return what `ask` says of the cells that a question is about, in one condition, or in several as a dict by name.
 
@@ -194,9 +202,18 @@ def answer(
         Which conditions: a name, several, or a data frame; ``None`` where there is only one.
     side
         Whose cells they are. Treated ones are in conditions of their own unless others are asked for.
+    until
+        The time that cells are taken to, in a time course; their next one if ``None``.
     """
     check_is_trained(model)
     spec = model._spec.conditions
+    check_until(model, until)
+    if spec is not None and spec.course is not None:
+        if asked is not None:
+            raise ValueError(
+                f"`conditions`={asked!r} was given to a model of a time course. Say with `until` how far cells go."
+            )
+        return ask(cells_on_the_way(model, adata, indices, side, until))
     if spec is None or not spec.has_vector:
         if asked is not None:
             raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
@@ -359,6 +376,9 @@ def _described(found: TransportData) -> pd.DataFrame:
         treated, untreated = (block.source, block.target) if told.spec.reversed else (block.target, block.source)
         cells[block.condition] += len(treated)
         controls[block.condition] += len(untreated)
+    if told.spec.course is not None:
+        sides = (cells, controls) if told.spec.reversed else (controls, cells)
+        return table.assign(sources=sides[0], targets=sides[1])
     return table.assign(cells=cells, controls=controls, trained=[n not in found.unseen for n in range(len(table))])
 
 

@@ -80,7 +80,8 @@ def condition_effects(
 
 def _checked(model: TransportModel) -> ConditionSpec:
     spec = model._spec.conditions
-    if spec is None or not spec.has_vector or not model._spec.one_space or spec.reversed:
+    lacks = spec is None or not spec.has_vector or spec.course is not None
+    if lacks or not model._spec.one_space or spec.reversed:
         raise ValueError("effects of conditions are measured in a model of conditions within one representation.")
     check_is_trained(model)
     return spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,9 +10,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from scgenot._messages import one_of
+from scgenot._rng import RNG
 from scgenot.data import POPULATIONS, Data, digest_of, read_representation
-from scgenot.model._cells import Cells
+from scgenot.model._cells import Cells, Sampling, travellers
 from scgenot.model._conditions import answer
+from scgenot.model._way import growth_on_the_way
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -25,6 +27,9 @@ def get_growth(
     indices: Sequence[int] | np.ndarray | None = None,
     population: Literal["source", "target"] = "source",
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
+    until: Hashable | None = None,
+    n_samples: int = 30,
+    rng: RNG = 0,
 ) -> Float[np.ndarray, " n"] | dict[str, Float[np.ndarray, " n"]]:
     """Return how much mass cells send, or get, per unit of their prior mass.
 
@@ -42,6 +47,11 @@ def get_growth(
         Whose cells they are.
     conditions
         As in :meth:`sample`; target cells are in conditions of their own by default.
+    until
+        As in :meth:`sample`. Over several steps, growth is the product of the steps' growth along a sample, averaged over
+        samples.
+    n_samples, rng
+        Samples a cell, and their seed, over several steps; one step takes none.
 
     Returns
     -------
@@ -56,13 +66,16 @@ def get_growth(
         As :meth:`sample`; also for a minibatch coupling with this tau below 1, which does not tell growth.
     """
     _check_population(population)
+    sampling = Sampling(n_samples, rng=rng)
 
     def growth_of(cells: Cells) -> Float[np.ndarray, " n"]:
+        if cells.way is not None and cells.way.is_long:
+            return growth_on_the_way(model._method, travellers(cells, sampling))
         growth = model._method.growth(cells.values, population, condition=cells.condition)
         known = _of_training_cells(model, cells, population)
         return growth if known is None else np.where(np.isnan(known), growth, known)
 
-    return answer(model, growth_of, adata, indices, conditions, population)
+    return answer(model, growth_of, adata, indices, conditions, population, until)
 
 
 def knows_growth(model: TransportModel, population: Literal["source", "target"] = "source") -> bool:

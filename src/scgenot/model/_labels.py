@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from scgenot.flow import ODEConfig
 from scgenot.flow._summaries import entropy, shares
 from scgenot.model._cells import Cells, Sampling, check_is_trained, sample_blocks
 from scgenot.model._conditions import answer
+from scgenot.model._times import check_until, course_of
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -39,6 +40,7 @@ def get_label_probabilities(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
+    until: Hashable | None = None,
 ) -> pd.DataFrame | dict[str, pd.DataFrame]:
     """Return how probable each label of the target cells is for each source cell.
 
@@ -55,8 +57,8 @@ def get_label_probabilities(
     target
         Where labelled target cells are: an AnnData or MuData with the target representation. By default the model's
         own data, or `adata` if it has none.
-    indices, n_samples, batch_size, rng, ode, conditions
-        As in :meth:`sample`.
+    indices, n_samples, batch_size, rng, ode, conditions, until
+        As in :meth:`sample`. In a time course, samples ask cells of the time at which they arrive.
     n_neighbors
         Target cells that each sample asks.
 
@@ -77,15 +79,28 @@ def get_label_probabilities(
     def probabilities(cells: Cells) -> pd.DataFrame:
         return label_shares(model, cells, sampling, label_key, adata, target, n_neighbors)
 
-    return answer(model, probabilities, adata, indices, conditions)
+    return answer(model, probabilities, adata, indices, conditions, until=until)
 
 
 def label_frequencies(
-    model: TransportModel, adata: Data | None = None, label_key: str | None = None, *, target: Data | None = None
+    model: TransportModel,
+    adata: Data | None = None,
+    label_key: str | None = None,
+    *,
+    target: Data | None = None,
+    until: Hashable | None = None,
 ) -> Float[np.ndarray, " l"]:
-    """Return the share of each label among labelled target cells, as columns of :meth:`get_label_probabilities`."""
+    """Return the share of each label among labelled target cells, as columns of :meth:`get_label_probabilities`.
+
+    In a time course, among cells of the time `until`, or of all times but the first.
+    """
     adata, label_key = _in_order(adata, label_key)
-    _, codes, labels = _labelled_targets(model, label_key, adata, target)
+    check_until(model, until)
+    course = course_of(model)
+    arrivals = None
+    if course is not None:
+        arrivals = np.arange(1, course.steps + 1) if until is None else np.array([course.place_of(until, "until")])
+    _, codes, labels, _ = _labelled_targets(model, label_key, adata, target, arrivals)
     return np.bincount(codes, minlength=len(labels)) / len(codes)
 
 
@@ -100,14 +115,23 @@ def label_shares(
 ) -> pd.DataFrame:
     """Return what :meth:`get_label_probabilities` does, of cells that were read already."""
     check_count("n_neighbors", n_neighbors)
-    points, codes, labels = _labelled_targets(model, label_key, adata, target)
-    if n_neighbors > len(points):
-        raise ValueError(f"`n_neighbors` must be at most {len(points)}, the labelled target cells, got {n_neighbors}.")
-    search = NearestNeighbors(n_neighbors=int(n_neighbors)).fit(points)
+    # In a time course, samples ask cells of the time at which they arrive; elsewhere all are at one.
+    arrivals = np.zeros(len(cells.rows), int) if cells.way is None else cells.way.end
+    ends = np.unique(arrivals)
+    points, codes, labels, times = _labelled_targets(
+        model, label_key, adata, target, None if cells.way is None else ends
+    )
     found = np.empty((len(cells.rows), len(labels)), np.float32)
-    for place, block in sample_blocks(model, cells, sampling):
-        nearest = search.kneighbors(block.reshape(-1, block.shape[-1]), return_distance=False)
-        found[place] = shares(codes[nearest].reshape(len(block), -1), len(labels))
+    for end in ends:
+        own, there = np.flatnonzero(arrivals == end), times == end
+        if n_neighbors > there.sum():
+            raise ValueError(
+                f"`n_neighbors` must be at most {there.sum()}, the labelled target cells, got {n_neighbors}."
+            )
+        search = NearestNeighbors(n_neighbors=int(n_neighbors)).fit(points[there])
+        for place, block in sample_blocks(model, cells.some(own), sampling):
+            nearest = search.kneighbors(block.reshape(-1, block.shape[-1]), return_distance=False)
+            found[own[place]] = shares(codes[there][nearest].reshape(len(block), -1), len(labels))
     return pd.DataFrame(found, index=cells.names, columns=labels)
 
 
@@ -126,9 +150,16 @@ def _in_order(adata: Any, label_key: Any) -> tuple[Data | None, str]:
 
 
 def _labelled_targets(
-    model: TransportModel, label_key: str, adata: Data | None, target: Data | None
-) -> tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " m"], pd.Index]:
-    """Return target cells that have a label, the number of the label of each, and the labels."""
+    model: TransportModel,
+    label_key: str,
+    adata: Data | None,
+    target: Data | None,
+    arrivals: Int[np.ndarray, " k"] | None = None,
+) -> tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " m"], pd.Index, Int[np.ndarray, " m"]]:
+    """Return target cells that have a label, the number of the label of each, the labels, and the place of their times.
+
+    `arrivals` are the places of the times whose cells are wanted; ``None`` without times, and all places are 0 then.
+    """
     place = model._spec.target
     if target is None:
         # A model with source cells only has no target cells, even if it has data.
@@ -143,8 +174,14 @@ def _labelled_targets(
         rows = population_rows(target, place)
     else:
         rows = select_rows(target, place, None)
+    times = np.zeros(len(rows), int)
+    if arrivals is not None:
+        course = course_of(model)
+        times = course.places(obs_column(target, place, course.key, "time_key").iloc[rows])
+        rows, times = rows[np.isin(times, arrivals)], times[np.isin(times, arrivals)]
     labels = obs_column(target, place, label_key, "label_key").iloc[rows]
-    rows, labels = rows[labels.notna().to_numpy()], labels[labels.notna().to_numpy()].astype("category")
+    known = labels.notna().to_numpy()
+    rows, times, labels = rows[known], times[known], labels[known].astype("category")
     if len(rows) == 0:
         raise ValueError(f"`label_key`={label_key!r} has no label for any of the target cells.")
     labels = labels.cat.remove_unused_categories()
@@ -156,4 +193,4 @@ def _labelled_targets(
             f"{place.rep!r}. Compute the representation as for the training data."
         )
     check_names(held_by, place, model._feature_names["target"])
-    return points, labels.cat.codes.to_numpy(), labels.cat.categories
+    return points, labels.cat.codes.to_numpy(), labels.cat.categories, times

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -73,6 +73,7 @@ def sample(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
+    until: Hashable | None = None,
 ) -> Float[np.ndarray, "n s d"] | dict[str, Float[np.ndarray, "n s d"]]:
     """Draw target cells for source cells, from the learned conditional laws.
 
@@ -98,6 +99,10 @@ def sample(
         own context; of a row: its controls, in its context), several names, or a data frame with slots, and contexts that take
         the place of the cells' own: also doses, combinations and, where they have a representation, categories that training
         did not see. Several, or a data frame, give a dict by name.
+    until
+        In a model of a time course, the time that cells are taken to, through all times between: each sample goes its own way.
+        By default each cell goes to its next time. Cells that are at this time or a later one already are not asked about. What
+        is followed is one lineage: at times between, cells that grow count no more than others (see :meth:`get_growth`).
 
     Returns
     -------
@@ -109,7 +114,8 @@ def sample(
     RuntimeError
         If the model is not trained.
     KeyError, ValueError
-        If the representation is missing, not finite, or of another width than in training.
+        If the representation is missing, not finite, or of another width than in training; if `until` is no time, or no later
+        one for a cell in `indices`.
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
@@ -120,7 +126,7 @@ def sample(
             samples[place] = block
         return samples
 
-    return answer(model, drawn, adata, indices, conditions)
+    return answer(model, drawn, adata, indices, conditions, until=until)
 
 
 def summarize(
@@ -133,6 +139,7 @@ def summarize(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
+    until: Hashable | None = None,
     displacement: bool = False,
     keep_samples: bool = False,
 ) -> Summary | dict[str, Summary]:
@@ -147,7 +154,7 @@ def summarize(
     def summary(cells: Cells) -> Summary:
         return _summary(model, cells, sampling, displacement, keep_samples)
 
-    return answer(model, summary, adata, indices, conditions)
+    return answer(model, summary, adata, indices, conditions, until=until)
 
 
 def get_transported_mean(
@@ -160,6 +167,7 @@ def get_transported_mean(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
+    until: Hashable | None = None,
 ) -> Float[np.ndarray, "n d"] | dict[str, Float[np.ndarray, "n d"]]:
     """Return the mean of the samples of each source cell, the barycentric projection of the learned plan.
 
@@ -178,7 +186,7 @@ def get_transported_mean(
             mean[place] = conditional_mean(block)
         return mean
 
-    return answer(model, means, adata, indices, conditions)
+    return answer(model, means, adata, indices, conditions, until=until)
 
 
 def get_uncertainty(
@@ -191,6 +199,7 @@ def get_uncertainty(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
+    until: Hashable | None = None,
     displacement: bool = False,
     label_key: str | None = None,
 ) -> pd.DataFrame | dict[str, pd.DataFrame]:
@@ -210,7 +219,7 @@ def get_uncertainty(
     ``uncertainty``
         How evenly the samples are spread over regions of the target population, from 0 (all in one) to 1 (over all):
         see :class:`scgenot.flow.TargetRegions`. The same regions measure all cells, so that cells of different groups
-        can be compared, at an equal number of samples.
+        can be compared, at an equal number of samples. In a time course they are those of all times but the first.
     ``cos_var``
         Variance over samples of the cosine between a sample and the mean sample (Klein et al. 2024). It is measured
         from the origin of the target representation: cells whose mean lies near it look unsure, so it does not compare
@@ -243,12 +252,12 @@ def get_uncertainty(
         scores = pd.DataFrame(columns, index=cells.names)
         if label_key is not None:
             probabilities = label_shares(model, cells, sampling, label_key, adata).to_numpy()
-            frequencies = label_frequencies(model, adata, label_key=label_key)
+            frequencies = label_frequencies(model, adata, label_key=label_key, until=until)
             scores["entropy"] = label_entropy(probabilities)
             scores["label_uncertainty"] = label_uncertainty(probabilities, frequencies)
         return scores
 
-    return answer(model, scores_of, adata, indices, conditions)
+    return answer(model, scores_of, adata, indices, conditions, until=until)
 
 
 def _summary(

@@ -21,6 +21,7 @@ from scgenot.data import (
     population_rows,
     read_conditions,
     read_population,
+    read_steps,
     settle_encoding,
 )
 
@@ -124,7 +125,10 @@ class PopulationField(_ReadOnlyField):
 
     def state(self, adata: Data) -> dict[str, Any]:
         spec = self.spec
-        labels = {place.side: place.category if place.modality is None else place.label for place in spec.places}
+        labels = {
+            place.side: place.category if place.modality is None and place.among is None else place.label
+            for place in spec.places
+        }
         return labels | {f"n_{place.side}_cells": len(population_rows(adata, place)) for place in spec.places}
 
 
@@ -148,13 +152,16 @@ class ConditionField(_ReadOnlyField):
     """What was done to target cells, and which controls belong to them."""
 
     def __init__(self, spec: PopulationSpec) -> None:
-        key = next(iter([*spec.conditions.columns, *spec.conditions.match_keys]), spec.source.population_key)
+        # The step of a cell is no column of its own: it is read off the times.
+        told = [] if spec.conditions.course is not None else [*spec.conditions.columns, *spec.conditions.match_keys]
+        key = next(iter(told), spec.source.population_key)
         super().__init__("conditions", "obs", key, spec, spec.target.modality)
 
     def state(self, adata: Data) -> dict[str, Any]:
         places = self.spec.places
         rows = tuple(population_rows(adata, place) for place in places)
-        found = read_conditions(adata, self.spec.conditions, places, rows)
+        read = read_conditions if self.spec.conditions.course is None else read_steps
+        found = read(adata, self.spec.conditions, places, rows)
         settle_encoding(adata, found)
         return {"n_conditions": len(found.table), "n_plans": len(found.blocks)}
 

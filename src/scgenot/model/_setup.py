@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 from anndata import AnnData
 from mudata import MuData
 
-from scgenot._messages import did_you_mean
+from scgenot._messages import did_you_mean, listed
 from scgenot.data import (
     ConditionSpec,
     Data,
     Place,
     PopulationSpec,
+    TimeCourse,
     check_category,
     check_condition_arguments,
     check_names,
+    check_time_arguments,
     has_column,
+    obs_column,
     population_rows,
     representation_width,
+    times_in,
 )
 from scgenot.model._cells import cells_of
 from scgenot.model._scvi import manager_for, register
@@ -29,16 +33,29 @@ if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
 
 # Arguments of setup that are no key of their own; those of conditions have a check that knows them.
-_NOT_KEYS = ("adata", "mdata", "source", "target", "condition_keys", "condition_reps", "context_keys", "match_keys")
+_NOT_KEYS = (
+    *("adata", "mdata", "source", "target", "condition_keys", "condition_reps", "context_keys", "match_keys"),
+    *("times", "backwards"),
+)
 SETUP_METHODS = ("setup_anndata", "setup_mudata")
+
+
+class _Required:
+    """Stands for an argument that has to be given unless a time course is: ``None`` has a meaning of its own."""
+
+    def __repr__(self) -> str:
+        return "<required without time_key>"
+
+
+_REQUIRED: Any = _Required()
 
 
 def setup_anndata(
     cls: type[TransportModel],
     adata: AnnData,
     *,
-    population_key: str,
-    source: Hashable | None,
+    population_key: str | None = None,
+    source: Hashable | None = _REQUIRED,
     target: Hashable | None = None,
     source_rep: str = "X_pca",
     target_rep: str | None = None,
@@ -52,6 +69,9 @@ def setup_anndata(
     condition_reps: Mapping[str, str] | None = None,
     context_keys: Sequence[str] | str = (),
     match_keys: Sequence[str] | str | None = None,
+    time_key: str | None = None,
+    times: Sequence[Hashable] | None = None,
+    backwards: bool = False,
     **kwargs: Any,
 ) -> None:
     """Say where the two populations lie in an AnnData. Only ``adata.uns`` gets two identifiers of scvi-tools.
@@ -98,6 +118,15 @@ def setup_anndata(
     match_keys
         Columns in which cells and their controls agree: controls come from the same stratum, each of which has a plan of its
         own. ``None``: `context_keys`. ``()`` pools all controls. Also for a plain pair of populations.
+    time_key
+        Column of ``adata.obs`` with the time of each cell, numbers or ordered categories, instead of `population_key`: cells of
+        each time are mapped to the next one, with a plan a step, one scale of the cost for all, and one network that knows the
+        step. Cells without a time, or at none of `times`, are left out. `weights_key` weighs cells as parents only: it is how
+        much they grow until the next time (see :func:`scgenot.tl.growth_priors`).
+    times
+        The times that are followed, in their order; all of the column by default.
+    backwards
+        Follow the times from the last to the first, as :meth:`reverse` does.
 
     Raises
     ------
@@ -109,7 +138,7 @@ def setup_anndata(
         if `adata` is a view, a category is absent or has fewer than two cells, values are not finite, weights
         are negative or all zero, no partners are found, or `shared_rep` and `pairs_key` are both given.
     TypeError
-        If a category is several, or of a kind that cannot be saved.
+        If a category is several, or of a kind that cannot be saved; if times have no order.
     """
     arguments = dict(locals())
     del arguments["kwargs"], arguments["cls"]
@@ -117,6 +146,19 @@ def setup_anndata(
         raise TypeError(f"`adata` must be an AnnData, got {type(adata).__name__}. A MuData has `setup_mudata`.")
     if adata.is_view:
         raise ValueError("`adata` is a view of another AnnData. Call `adata = adata.copy()` first.")
+    _refuse_unknown(cls, kwargs, "setup_anndata")
+    if source is _REQUIRED:
+        arguments["source"] = source = None
+        if time_key is None:
+            raise TypeError(
+                "setup_anndata() needs `population_key` and `source` for two populations, or `time_key` for a time course."
+            )
+    if time_key is not None:
+        _set_up_course(cls, adata, arguments, kwargs)
+        return
+    if population_key is None:
+        raise TypeError("setup_anndata() needs `population_key`, the column of obs that tells populations apart.")
+    check_time_arguments(arguments)
     if source is not None or target is None:
         check_category("source", source)
     if target is not None:
@@ -210,14 +252,40 @@ def setup_mudata(
     _set_up(cls, mdata, arguments, kwargs, "setup_mudata")
 
 
+def _set_up_course(
+    cls: type[TransportModel], adata: AnnData, arguments: dict[str, Any], kwargs: dict[str, Any]
+) -> None:
+    """Set up a time course; which times there are is settled here, so that other data are read by the same."""
+    check_keys(arguments)
+    check_time_arguments(arguments)
+    key, times = arguments["time_key"], arguments["times"]
+    column = obs_column(adata, Place("source", arguments["source_rep"]), key, "time_key")
+    if times is None:
+        arguments["times"] = times_in(column, key, "adata.obs")
+    else:
+        arguments["times"] = [getattr(one, "item", lambda one=one: one)() for one in times]
+        missing = set(range(len(times))) - set(TimeCourse(key, tuple(arguments["times"])).places(column).tolist())
+        if missing:
+            lost = arguments["times"][min(missing)]
+            there = list(map(str, column.dropna().unique()))
+            raise ValueError(
+                f"`times` has {lost!r}, which no cell of adata.obs[{key!r}] has.{did_you_mean(lost, there)} There are: "
+                f"{listed(there[:20])}."
+            )
+    if arguments["layer"] is not None and arguments["source_rep"] != "X":
+        raise ValueError(
+            f"`layer`={arguments['layer']!r} takes the place of X, which is no representation here, got "
+            f"`source_rep`={arguments['source_rep']!r}. Give source_rep='X', or leave `layer` out."
+        )
+    arguments |= {"backwards": bool(arguments["backwards"]), "context_keys": []}
+    _set_up(cls, adata, arguments, kwargs, "setup_anndata")
+
+
 def _set_up(
     cls: type[TransportModel], data: Data, arguments: dict[str, Any], kwargs: dict[str, Any], method: str
 ) -> None:
-    source_registry = kwargs.pop("source_registry", None)
-    if kwargs:
-        name = next(iter(kwargs))
-        known = inspect.signature(getattr(cls, method)).parameters
-        raise TypeError(f"{method}() has no argument {name!r}.{did_you_mean(name, known)}")
+    _refuse_unknown(cls, kwargs, method)
+    source_registry = kwargs.get("source_registry")
     if arguments["shared_rep"] is not None and arguments["pairs_key"] is not None:
         raise ValueError(
             f"give `shared_rep` or `pairs_key`, not both (got {arguments['shared_rep']!r} and "
@@ -228,6 +296,13 @@ def _set_up(
     manager = manager_for(PopulationSpec.from_arguments(arguments), registry_arguments)
     manager.register_fields(data, source_registry)
     cls.register_manager(manager)
+
+
+def _refuse_unknown(cls: type[TransportModel], kwargs: dict[str, Any], method: str) -> None:
+    for name in kwargs:
+        if name != "source_registry":
+            known = inspect.signature(getattr(cls, method)).parameters
+            raise TypeError(f"{method}() has no argument {name!r}.{did_you_mean(name, known)}")
 
 
 def check_keys(arguments: dict[str, Any]) -> None:
@@ -299,6 +374,13 @@ def has_both(data: Data, spec: PopulationSpec) -> bool:
     # A MuData for a model of an AnnData, or the other way round, is at most a place of source cells.
     if isinstance(data, MuData) != (spec.target.modality is not None):
         return False
+    if spec.conditions is not None and spec.conditions.course is not None:
+        # Cells of some times are cells to map.
+        course = spec.conditions.course
+        if not has_column(data, spec.source, course.key):
+            return False
+        there = course.places(obs_column(data, spec.source, course.key, "time_key"))
+        return set(range(course.steps + 1)) <= set(there.tolist())
     return _has(data, spec.target)
 
 

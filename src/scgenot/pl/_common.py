@@ -109,6 +109,14 @@ def population_mask(adata: AnnData, params: dict[str, Any], side: str) -> Bool[n
         return np.full(adata.n_obs, side == "source")
     if key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=bool)
+    if params.get("times") is not None:
+        # Of a time course: what its steps lead to, or the time that was asked for.
+        times, until = [str(one) for one in params["times"]], params.get("until")
+        same = [one == until or text == str(until) for one, text in zip(params["times"], times, strict=True)]
+        last = same.index(True) if until is not None else len(times) - 1
+        chosen = times[:last] if side == "source" else times[last:] if "until" in params else times[1:]
+        masks = [category_mask(adata.obs[key], one) for one in chosen]
+        return np.logical_or.reduce(masks) if masks else np.zeros(adata.n_obs, dtype=bool)
     return category_mask(adata.obs[key], params[side])
 
 

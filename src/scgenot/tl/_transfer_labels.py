@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from jaxtyping import Float, Int
 from mudata import MuData
 
 from scgenot._rng import RNG
@@ -32,6 +33,7 @@ def transfer_labels(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: str | None = None,
+    until: Hashable | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Transfer labels of target cells to source cells, with their probabilities, and write the result.
@@ -66,6 +68,9 @@ def transfer_labels(
         How the flow's equation is solved.
     conditions
         The name of one condition, in a model that has several; see :meth:`scgenot.GENOT.sample`.
+    until
+        In a model of a time course, the time that cells are taken to; by default each cell's next one. See
+        :meth:`scgenot.GENOT.sample`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -94,8 +99,6 @@ def transfer_labels(
         As :meth:`scgenot.GENOT.get_label_probabilities`; also if a copy of an object in a file is wanted. `adata` is left
         as it was.
     """
-    from scgenot.model import label_entropy
-
     check_writable(adata, key_added, copy)
     check_one_condition(conditions)
     found = model.get_label_probabilities(
@@ -109,13 +112,29 @@ def transfer_labels(
         rng=rng,
         ode=ode,
         conditions=conditions,
+        until=until,
     )
-    frequencies = model.label_frequencies(adata, label_key=label_key, target=target)
-    rows = model.source_rows(adata, indices=indices, conditions=conditions)
-    probabilities = found.to_numpy()
+    frequencies = model.label_frequencies(adata, label_key=label_key, target=target, until=until)
+    rows = model.source_rows(adata, indices=indices, conditions=conditions, until=until)
     params = {"label_key": label_key, "n_samples": n_samples, "n_neighbors": n_neighbors}
     params |= {} if conditions is None else {"condition": conditions}
-    results = Results(
+    params |= {} if until is None else {"until": until}
+    results = label_results(found, frequencies, rows, key_added, model.describe() | params)
+    return write(adata, model, key_added, results, copy=copy)
+
+
+def label_results(
+    found: pd.DataFrame,
+    frequencies: Float[np.ndarray, " l"],
+    rows: Int[np.ndarray, " n"],
+    key_added: str,
+    params: dict[str, Any],
+) -> Results:
+    """Return what is written of probabilities of labels, cells x labels, at some rows."""
+    from scgenot.model import label_entropy
+
+    probabilities = found.to_numpy()
+    return Results(
         rows,
         obs={
             key_added: pd.Categorical.from_codes(probabilities.argmax(axis=1), categories=found.columns),
@@ -123,9 +142,5 @@ def transfer_labels(
             f"{key_added}_uncertainty": label_uncertainty(probabilities, frequencies),
         },
         obsm={key_added: pd.DataFrame(probabilities, columns=safe_columns(found.columns))},
-        uns={
-            "labels": np.array([str(label) for label in found.columns], dtype=object),
-            "params": model.describe() | params,
-        },
+        uns={"labels": np.array([str(label) for label in found.columns], dtype=object), "params": params},
     )
-    return write(adata, model, key_added, results, copy=copy)

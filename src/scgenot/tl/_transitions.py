@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,7 @@ def transitions(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: str | None = None,
+    until: Hashable | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Write which share of each group of source cells goes to each group of target cells.
@@ -73,6 +74,9 @@ def transitions(
         How the flow's equation is solved.
     conditions
         The name of one condition, in a model that has several; see :meth:`scgenot.GENOT.sample`.
+    until
+        In a model of a time course, the time that cells are taken to; by default each cell's next one. See
+        :meth:`scgenot.GENOT.sample`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -104,11 +108,11 @@ def transitions(
         )
     check_writable(adata, key_added, copy)
     check_one_condition(conditions)
-    rows = model.source_rows(adata, indices=indices, conditions=conditions)
+    rows = model.source_rows(adata, indices=indices, conditions=conditions, until=until)
     weigh = weight_by_growth and model.knows_growth()
     # Before the samples: what is missing is said at once.
     mass = (
-        sent_mass(model, adata, rows, growth=weigh, conditions=conditions)
+        sent_mass(model, adata, rows, growth=weigh, conditions=conditions, until=until)
         if weight_by_growth
         else np.full(len(rows), 1 / max(len(rows), 1))
     )
@@ -123,6 +127,7 @@ def transitions(
         rng=rng,
         ode=ode,
         conditions=conditions,
+        until=until,
     )
     groups = source.obs[source_key].iloc[rows].astype("category").cat.remove_unused_categories()
     codes = groups.cat.codes.to_numpy()
@@ -136,6 +141,7 @@ def transitions(
     table = pd.DataFrame(matrix, index=names, columns=safe_columns(found.columns))
     params = {"source_key": source_key, "target_key": target_key, "normalize": normalize, "weight_by_growth": weigh}
     params |= {} if conditions is None else {"condition": conditions}
+    params |= {} if until is None else {"until": until}
     results = Results(
         rows,
         uns={

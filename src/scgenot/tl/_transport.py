@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def transport(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
+    until: Hashable | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Transport source cells and write the result.
@@ -64,6 +65,9 @@ def transport(
     conditions
         Which conditions, in a model that has several: as in :meth:`scgenot.GENOT.sample`. Results of one, by its name, go where
         `key_added` says; of several to `key_added`, ``"_"`` and the name of each, with ``"|"`` for ``"/"``.
+    until
+        In a model of a time course, the time that cells are taken to; by default each cell's next one. See
+        :meth:`scgenot.GENOT.sample`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -107,11 +111,16 @@ def transport(
         displacement=displacement,
         keep_samples=store_samples,
         conditions=conditions,
+        until=until,
     )
     several = found if isinstance(found, dict) else {None: found}
-    grown = model.get_growth(adata, indices=indices, conditions=conditions) if model.knows_growth() else None
+    grown = None
+    if model.knows_growth():
+        asked = {"indices": indices, "conditions": conditions, "until": until}
+        grown = model.get_growth(adata, n_samples=n_samples, rng=rng, **asked)
     grown = grown if isinstance(grown, dict) else {None: grown}
     params = model.describe() | {"n_samples": n_samples, "displacement": displacement}
+    params |= {} if until is None else {"until": until}
     whole = adata.copy() if copy else adata
     for name, summary in several.items():
         key = key_added if name is None else f"{key_added}_{safe_columns([name])[0]}"

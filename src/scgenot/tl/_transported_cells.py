@@ -34,6 +34,7 @@ def transported_cells(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
+    until: Hashable | None = None,
 ) -> AnnData:
     """Return transported cells: samples, not means, so that they look like cells of the target population.
 
@@ -62,6 +63,8 @@ def transported_cells(
     conditions
         Which conditions, in a model that has several: as in :meth:`scgenot.GENOT.sample`. Of several, the cells of one stand
         after those of another.
+    until
+        In a model of a time course, the time that cells are taken to; by default each cell's next one.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def transported_cells(
     ``obs["source_cell"]``
         Name of the source cell; of the first one, where `adata` has transported cells itself.
     ``obs[population_key]``
-        The target's category, or the name of the condition. The source cell's own is in ``obs["source_<population_key>"]``.
+        The target's category, or the name of the condition; of a time course, the time of arrival in ``obs[time_key]``. The source cell's own is in ``obs["source_<population_key>"]``.
     slots and contexts
         Those of the condition, in a model that has several; ``obs["condition"]`` has its name.
 
@@ -84,8 +87,10 @@ def transported_cells(
     """
     check_count("n_samples", n_samples)
     params = model.describe() | {"n_samples": n_samples, "weight_by_growth": weight_by_growth}
+    params |= {} if until is None else {"until": until}
+    how = {"batch_size": batch_size, "rng": as_key(rng), "ode": ode, "until": until}
     parts = [
-        _of_condition(adata, model, one, n_samples, indices, weight_by_growth, batch_size, as_key(rng), ode, params)
+        _of_condition(adata, model, one, n_samples, indices, weight_by_growth, how, params)
         for one in model.resolve_conditions(conditions) or [None]
     ]
     values = np.concatenate([values for values, _ in parts])
@@ -111,28 +116,29 @@ def _of_condition(
     n_samples: int,
     indices: Sequence[int] | np.ndarray | None,
     weight_by_growth: bool,
-    batch_size: int | None,
-    key: jax.Array,
-    ode: ODEConfig | None,
+    how: dict[str, Any],
     params: dict[str, Any],
 ) -> tuple[Float[np.ndarray, "n d"], pd.DataFrame]:
     """Return transported cells of one condition, and their ``obs``."""
-    rows = model.source_rows(adata, indices=indices, conditions=condition)
+    until = how["until"]
+    rows = model.source_rows(adata, indices=indices, conditions=condition, until=until)
     if len(rows) == 0:
         raise ValueError(
             f"there are no source cells in this adata: none is {params['source']!r} in "
             f"obs[{params.get('population_key')!r}]. Name cells with `indices`, or pass cells of that population."
         )
     if weight_by_growth:
-        rows = np.repeat(rows, _copies(sent_mass(model, adata, rows, conditions=condition), key))
+        rows = np.repeat(
+            rows, copies_by_mass(sent_mass(model, adata, rows, conditions=condition, until=until), how["rng"])
+        )
     rows = np.repeat(rows, n_samples)
-    numbers = _occurrences(rows)
-    options = {"batch_size": batch_size, "rng": key, "ode": ode, "conditions": condition}
-    values = _samples(model, adata, rows, numbers, **options)
-    return values, _carried_over(model.source_adata(adata).obs.iloc[rows].copy(), model, condition)
+    numbers = occurrences(rows)
+    values = samples_of(model, adata, rows, numbers, conditions=condition, **how)
+    arrival = None if model.times is None else model.get_times(adata, indices=rows, until=until)["to"].to_numpy()
+    return values, carried_over(model.source_adata(adata).obs.iloc[rows].copy(), model, condition, arrival)
 
 
-def _copies(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:
+def copies_by_mass(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:
     """Return how often each of the cells is taken, in proportion to its mass; as many as there are in all."""
     share = np.cumsum(mass)
     offset = float(jax.random.uniform(jax.random.fold_in(key, 0)))
@@ -142,12 +148,12 @@ def _copies(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " 
     return np.bincount(chosen, minlength=len(mass))
 
 
-def _occurrences(values: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+def occurrences(values: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Return how many equal values stand before each value."""
     return pd.Series(1, index=values).groupby(level=0, sort=False).cumsum().to_numpy() - 1
 
 
-def _samples(
+def samples_of(
     model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"], numbers: Int[np.ndarray, " n"], **options
 ) -> Float[np.ndarray, "n d"]:
     """Return sample `numbers[i]` of the cell in `rows[i]`; of each cell no more are drawn than are asked for.
@@ -166,8 +172,10 @@ def _samples(
     return values
 
 
-def _carried_over(obs: pd.DataFrame, model: GENOT, condition: Asked | None = None) -> pd.DataFrame:
-    """Return ``obs`` of source cells as that of transported cells: their own names, the target's category."""
+def carried_over(
+    obs: pd.DataFrame, model: GENOT, condition: Asked | None = None, arrival: Shaped[np.ndarray, " n"] | None = None
+) -> pd.DataFrame:
+    """Return ``obs`` of source cells as that of transported cells: their own names, the target's category, or their times."""
     parents = obs.index.to_numpy().astype(str)
     roots, chained = parents, "source_cell" in obs
     if chained:
@@ -176,19 +184,32 @@ def _carried_over(obs: pd.DataFrame, model: GENOT, condition: Asked | None = Non
     obs["source_cell"] = roots
     # In a chain, names tell the way: "cell3-transported-0", then "cell3-transported-0.1".
     stem = "." if chained else "-transported-"
-    names = [f"{name}{stem}{k}" for name, k in zip(parents, _occurrences(parents), strict=True)]
+    names = [f"{name}{stem}{k}" for name, k in zip(parents, occurrences(parents), strict=True)]
     obs.index = make_index_unique(pd.Index(names))
     key, category = model.population_of("target")
     if key is not None and key in obs:
         if f"source_{key}" not in obs:
             obs[f"source_{key}"] = obs[key]
-        obs[key] = _all_of(obs[key], category if condition is None else condition.perturbation_name)
+        if arrival is not None:
+            obs[key] = _at(obs[key], arrival)
+        else:
+            obs[key] = _all_of(obs[key], category if condition is None else condition.perturbation_name)
     for column, value in () if condition is None else condition.columns.items():
         # Controls' own slots are empty already.
         if value is None:
             continue
         obs[column] = _all_of(obs[column], value) if column in obs else value
     return obs
+
+
+def _at(column: pd.Series, times: Shaped[np.ndarray, " n"]) -> pd.Series:
+    """Return a column of the same kind with other times; numbers between those that a category has are plain numbers."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        known = pd.Categorical(times, dtype=column.dtype)
+        return pd.Series(known if not known.isna().any() else times, index=column.index)
+    found = pd.Series(times, index=column.index).infer_objects()
+    same = found.astype(column.dtype, errors="ignore")
+    return same if (same == found).all() else found
 
 
 def _all_of(column: pd.Series, category: Hashable) -> pd.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,10 +187,22 @@ def sent_mass(
     rows: Int[np.ndarray, " n"],
     growth: bool = True,
     conditions: str | None = None,
+    until: Hashable | None = None,
 ) -> Float[np.ndarray, " n"]:
-    """Return the mass that each cell sends: its prior share times its growth, where that is known and wanted."""
-    mass = prior_mass(model, adata, rows)
-    return mass * model.get_growth(adata, indices=rows, conditions=conditions).astype(np.float64) if growth else mass
+    """Return the mass that each cell sends: its prior share times its growth, where that is known and wanted.
+
+    In a time course, priors share out the cells of one time; times count by their cells.
+    """
+    if model.times is None:
+        mass = prior_mass(model, adata, rows)
+    else:
+        mass, leaving = np.empty(len(rows)), model.get_times(adata, indices=rows, until=until)["from"].to_numpy()
+        for time in pd.unique(leaving):
+            here = np.flatnonzero(leaving == time)
+            mass[here] = prior_mass(model, adata, rows[here]) * len(here) / len(rows)
+    if not growth:
+        return mass
+    return mass * model.get_growth(adata, indices=rows, conditions=conditions, until=until).astype(np.float64)
 
 
 def check_one_condition(conditions: object) -> None:

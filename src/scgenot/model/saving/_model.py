@@ -25,6 +25,7 @@ from scgenot.data import (
     PopulationSpec,
     check_category,
     check_condition_arguments,
+    check_time_arguments,
 )
 from scgenot.flow import Stopped
 from scgenot.model._conditions import KnownConditions
@@ -248,6 +249,7 @@ def _read_state(cls: type[TransportModel], content: dict[str, Any]) -> State:
         raise ValueError(f"`setup_args` has {sorted(unknown)[0]!r}, which is no argument of {method}")
     check_keys(arguments)
     arguments = check_condition_arguments(arguments)
+    check_time_arguments(arguments)
     for side in POPULATIONS:
         # Where one is left out, all other categories are.
         missing = arguments.get("source") is None and arguments.get("target") is None
