@@ -1,6 +1,8 @@
 """Tools over AnnData and MuData: results in, results out."""
 
 from scgenot.tl._context_means import context_means
+from scgenot.tl._decode import decode
+from scgenot.tl._decoders import PCDecoder, TransformDecoder
 from scgenot.tl._suggest_epsilon import suggest_epsilon
 from scgenot.tl._suggest_tau import suggest_tau
 from scgenot.tl._transfer_labels import transfer_labels
@@ -9,7 +11,10 @@ from scgenot.tl._transport import transport
 from scgenot.tl._transported_cells import transported_cells
 
 __all__ = [
+    "PCDecoder",
+    "TransformDecoder",
     "context_means",
+    "decode",
     "suggest_epsilon",
     "suggest_tau",
     "transfer_labels",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -82,26 +83,83 @@ def transported_cells(
         As :meth:`scgenot.GENOT.sample` and, with `weight_by_growth`, :meth:`scgenot.GENOT.get_growth`; also if there are
         no source cells in `adata`, or prior weights are missing or wrong.
     """
-    check_count("n_samples", n_samples)
     params = model.describe() | {"n_samples": n_samples, "weight_by_growth": weight_by_growth}
+    drawn = draw_cells(
+        adata,
+        model,
+        n_samples=n_samples,
+        indices=indices,
+        weight_by_growth=weight_by_growth,
+        batch_size=batch_size,
+        rng=rng,
+        ode=ode,
+        conditions=conditions,
+    )
+    values = drawn.values
+    rep = params["target_rep"]
+    names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
+    cells = AnnData(X=values, obs=drawn.obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
+    if rep != "X":
+        cells.obsm[rep] = values.copy()
+    return cells
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Transported cells.
+
+    Attributes
+    ----------
+    values
+        Their places in the target representation.
+    obs
+        What is known of them.
+    rows
+        Rows of the source cells that they come from.
+    """
+
+    values: Float[np.ndarray, "n d"]
+    obs: pd.DataFrame
+    rows: Int[np.ndarray, " n"]
+
+
+def draw_cells(
+    adata: AnnData | MuData,
+    model: GENOT,
+    *,
+    n_samples: int,
+    indices: Sequence[int] | np.ndarray | None = None,
+    weight_by_growth: bool = False,
+    batch_size: int | None = None,
+    rng: RNG = 0,
+    ode: ODEConfig | None = None,
+    conditions: str | Sequence[str] | pd.DataFrame | None = None,
+) -> Drawn:
+    """Draw the cells of :func:`transported_cells`, which has the same parameters."""
+    check_count("n_samples", n_samples)
+    params = model.describe()
     parts = [
         _of_condition(adata, model, one, n_samples, indices, weight_by_growth, batch_size, as_key(rng), ode, params)
         for one in model.resolve_conditions(conditions) or [None]
     ]
-    values = np.concatenate([values for values, _ in parts])
-    obs = pd.concat([obs for _, obs in parts]) if len(parts) > 1 else parts[0][1]
-    if len(parts) > 1:
-        obs.index = make_index_unique(pd.Index(obs.index))
-        for column in obs:
-            kinds = {part[column].dtype for _, part in parts if column in part}
-            if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
-                obs[column] = obs[column].astype("category")
-    rep = params["target_rep"]
-    names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
-    cells = AnnData(X=values, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
-    if rep != "X":
-        cells.obsm[rep] = values.copy()
-    return cells
+    if len(parts) == 1:
+        return parts[0]
+    return Drawn(
+        np.concatenate([part.values for part in parts]),
+        below_each_other([part.obs for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+    )
+
+
+def below_each_other(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return several ``obs`` as one, with unique names; what was categorical in one of them stays so."""
+    obs = pd.concat(parts)
+    obs.index = make_index_unique(pd.Index(obs.index))
+    for column in obs:
+        kinds = {part[column].dtype for part in parts if column in part}
+        if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
+            obs[column] = obs[column].astype("category")
+    return obs
 
 
 def _of_condition(
@@ -115,8 +173,8 @@ def _of_condition(
     key: jax.Array,
     ode: ODEConfig | None,
     params: dict[str, Any],
-) -> tuple[Float[np.ndarray, "n d"], pd.DataFrame]:
-    """Return transported cells of one condition, and their ``obs``."""
+) -> Drawn:
+    """Return transported cells of one condition."""
     rows = model.source_rows(adata, indices=indices, conditions=condition)
     if len(rows) == 0:
         raise ValueError(
@@ -129,7 +187,10 @@ def _of_condition(
     numbers = _occurrences(rows)
     options = {"batch_size": batch_size, "rng": key, "ode": ode, "conditions": condition}
     values = _samples(model, adata, rows, numbers, **options)
-    return values, _carried_over(model.source_adata(adata).obs.iloc[rows].copy(), model, condition)
+    key, category = model.population_of("target")
+    category = category if condition is None else condition.perturbation_name
+    columns = {} if condition is None else condition.columns
+    return Drawn(values, carried_over(model.source_adata(adata).obs.iloc[rows], key, category, columns), rows)
 
 
 def _copies(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:
@@ -166,8 +227,21 @@ def _samples(
     return values
 
 
-def _carried_over(obs: pd.DataFrame, model: GENOT, condition: Asked | None = None) -> pd.DataFrame:
-    """Return ``obs`` of source cells as that of transported cells: their own names, the target's category."""
+def carried_over(
+    obs: pd.DataFrame, key: Hashable | None, category: Hashable, columns: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Return ``obs`` of source cells as that of transported cells: their own names, the target's category.
+
+    Parameters
+    ----------
+    obs
+        One row a transported cell, that of its source cell.
+    key, category
+        Column that tells populations apart, and the target's category in it.
+    columns
+        Columns that the condition sets.
+    """
+    obs = obs.copy()
     parents = obs.index.to_numpy().astype(str)
     roots, chained = parents, "source_cell" in obs
     if chained:
@@ -178,12 +252,11 @@ def _carried_over(obs: pd.DataFrame, model: GENOT, condition: Asked | None = Non
     stem = "." if chained else "-transported-"
     names = [f"{name}{stem}{k}" for name, k in zip(parents, _occurrences(parents), strict=True)]
     obs.index = make_index_unique(pd.Index(names))
-    key, category = model.population_of("target")
     if key is not None and key in obs:
         if f"source_{key}" not in obs:
             obs[f"source_{key}"] = obs[key]
-        obs[key] = _all_of(obs[key], category if condition is None else condition.perturbation_name)
-    for column, value in () if condition is None else condition.columns.items():
+        obs[key] = _all_of(obs[key], category)
+    for column, value in (columns or {}).items():
         # Controls' own slots are empty already.
         if value is None:
             continue
