@@ -3,6 +3,7 @@
 from scgenot.tl._context_means import context_means
 from scgenot.tl._decode import decode
 from scgenot.tl._decoders import PCDecoder, TransformDecoder
+from scgenot.tl._response import response
 from scgenot.tl._suggest_epsilon import suggest_epsilon
 from scgenot.tl._suggest_tau import suggest_tau
 from scgenot.tl._transfer_labels import transfer_labels
@@ -15,6 +16,7 @@ __all__ = [
     "TransformDecoder",
     "context_means",
     "decode",
+    "response",
     "suggest_epsilon",
     "suggest_tau",
     "transfer_labels",
