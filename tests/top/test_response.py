@@ -3,6 +3,8 @@
 import copy
 
 import anndata as ad
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from tests.top.test_decode import GENES, in_genes
 import scgenot
 from scgenot.flow import FlowConfig
 
+matplotlib.use("Agg")
 LOADINGS = np.linalg.qr(np.random.default_rng(3).normal(size=(GENES, 3)))[0]
 CHANGE = np.array([1.0, -0.5, 0.25])
 SOURCE_SD, TARGET_SD, WITHIN_SD, NOISE_SD = 1.0, 1.5, 0.7, 0.4
@@ -249,3 +252,67 @@ def test_two_spaces_have_no_change(trained):
     model = scgenot.GENOT(adata)
     with pytest.raises(ValueError, match="populations in two spaces"):
         scgenot.tl.response(adata, model)
+
+
+@pytest.fixture(scope="module")
+def answered(trained):
+    adata = in_genes(noise=0.5)
+    adata.obs["kind"] = np.where(np.arange(adata.n_obs) < 12, "rare", "often")
+    table = scgenot.tl.response(adata, trained, groupby="kind", n_samples=5)
+    yield adata, table
+    plt.close("all")
+
+
+def test_dots_are_the_largest_changes_with_their_intervals(answered):
+    adata, table = answered
+    axes = scgenot.pl.response(adata, n_genes=4)
+    assert [ax.get_title(loc="left").split(" (")[0] for ax in axes] == ["often", "rare"]
+    assert "few" in axes[1].get_title(loc="left") and "few" not in axes[0].get_title(loc="left")
+    for ax, (_, part) in zip(axes, table.groupby("group", observed=True), strict=True):
+        top = part.iloc[:4].iloc[::-1]
+        assert [label.get_text() for label in ax.get_yticklabels()] == top["names"].tolist()
+        lines, dots, diamonds = ax.collections
+        np.testing.assert_allclose(dots.get_offsets(), np.column_stack([top["change"], np.arange(4)]))
+        np.testing.assert_allclose(diamonds.get_offsets()[:, 0], top["observed"])
+        ends = np.array([segment[:, 0] for segment in lines.get_segments()])
+        np.testing.assert_allclose(ends, top[["lower", "upper"]])
+    assert len(scgenot.pl.response(adata, groups="rare", n_genes=50)[0].get_yticklabels()) == GENES
+
+
+def test_predicted_stands_against_observed_beside_the_halves(answered, tmp_path):
+    adata, table = answered
+    ax = scgenot.pl.response(adata, kind="observed", groups=["often"], save=tmp_path / "a.png")[0]
+    part = table[table["group"] == "often"]
+    inside = part["observed"].between(part["expected_lower"], part["expected_upper"]).to_numpy()
+    dots = [np.asarray(found.get_offsets()) for found in ax.collections[1:]]
+    np.testing.assert_allclose(dots[0], part.loc[inside, ["observed", "change"]])
+    np.testing.assert_allclose(dots[1], part.loc[~inside, ["observed", "change"]])
+    halves = np.corrcoef(part["half_1"], part["half_2"])[0, 1]
+    told = ax.texts[-1].get_text()
+    assert f"r = {np.corrcoef(part['change'], part['observed'])[0, 1]:.2f}" in told
+    assert f"halves of the cells: {halves:.2f}" in told
+    assert f"perfect prediction: {np.sqrt(2 * halves / (1 + halves)):.2f}" in told
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_pictures_of_responses_answer_wrong_names(answered, screened):
+    adata, _ = answered
+    with pytest.raises(KeyError, match=r"no response of that name.*tl.response.*Did you mean 'genot_response'"):
+        scgenot.pl.response(adata, key="genot_respons")
+    with pytest.raises(ValueError, match="`groups` must be one of 'often', 'rare', got 'raer'"):
+        scgenot.pl.response(adata, groups="raer")
+    with pytest.raises(ValueError, match="`kind` must be one of"):
+        scgenot.pl.response(adata, kind="volcano")
+    with pytest.raises(ValueError, match="`axes` must hold 2 axes"):
+        scgenot.pl.response(adata, axes=plt.subplots()[1])
+    with pytest.raises(ValueError, match="of one condition"):
+        scgenot.pl.response(adata, condition="A")
+    unseen = adata[adata.obs["condition"] == "control"].copy()
+    unseen.uns["genot_response"]["table"] = unseen.uns["genot_response"]["table"].assign(observed=np.nan)
+    with pytest.raises(ValueError, match="nothing was observed of 'often', 'rare'"):
+        scgenot.pl.response(unseen, kind="observed")
+    screen, model = screened
+    scgenot.tl.response(screen, model, conditions=["A", "B"], n_samples=2)
+    with pytest.raises(ValueError, match="`condition` must be one of 'A', 'B'"):
+        scgenot.pl.response(screen)
+    assert len(scgenot.pl.response(screen, condition="B")) == 1

@@ -4,9 +4,20 @@ from scgenot.pl._conditions import conditions
 from scgenot.pl._growth import growth
 from scgenot.pl._history import history
 from scgenot.pl._modalities import modalities
+from scgenot.pl._response import response
 from scgenot.pl._tau_scan import tau_scan
 from scgenot.pl._transitions import transitions
 from scgenot.pl._transport import transport
 from scgenot.pl._uncertainty import uncertainty
 
-__all__ = ["conditions", "growth", "history", "modalities", "tau_scan", "transitions", "transport", "uncertainty"]
+__all__ = [
+    "conditions",
+    "growth",
+    "history",
+    "modalities",
+    "response",
+    "tau_scan",
+    "transitions",
+    "transport",
+    "uncertainty",
+]

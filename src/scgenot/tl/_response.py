@@ -58,7 +58,8 @@ def response(
     .. math:: s^2 = \frac{\operatorname{Var}_i(d_i) + (1 - 1/S)\, \overline{w}}{n}.
 
     ``expected_lower``, ``expected_upper``: *where should the observed change lie, if the model is right?* What is observed is a mean over a
-    finite number of target cells as well, of which it has the noise, and so it has of what the decoder lost of source cells. An
+    finite number of target cells as well, of which it has the noise, and so it has of what the decoder lost of source cells. The variance
+    of target cells is the larger of what they show and what the model says, since few cells of a gene that is rarely seen show none. An
     observed change outside of it is more than chance.
 
     Both are intervals of Student's t with the degrees of freedom of Welch and Satterthwaite. Neither knows of what training did
@@ -293,7 +294,11 @@ def _of_group(predicted: list[_Predicted], seen: _Observed, level: float, genes:
     low, high = _interval(change, [(of_change, n)], between, level)
     columns = {"names": genes.astype(str), "change": change, "lower": low, "upper": high}
     columns["observed"] = seen.target.mean - seen.source.mean
-    expected = _interval(change, [(of_landed, n), (seen.target.variance / max(m, 1), m)], between, level)
+    # Two estimates of one variance if the model is right. Of a gene that is hardly ever seen, few target cells often show none at all:
+    # with theirs alone, 90 % intervals held 86.5 % of 2000 genes of held-out Kang cells (91 % of those seen in a tenth of the cells),
+    # with a mean of both weighted by cells 88 %, with the larger one 92.5 % (three splits, seven types of 10 to 70 cells).
+    of_target = np.fmax(of_landed * n, seen.target.variance) / m if m else np.full(len(genes), np.nan)
+    expected = _interval(change, [(of_landed, n), (of_target, m)], between, level)
     columns["expected_lower"], columns["expected_upper"] = expected
     columns |= {"half_1": seen.halves[0], "half_2": seen.halves[1], "cells": n, "observed_cells": m}
     columns["few_cells"] = n < FEWEST_CELLS or 0 < m < FEWEST_CELLS
