@@ -86,15 +86,22 @@ def response(
             )
     panels = _panels(axes, len(parts), (3.0, 0.22 * n_genes + 1.3) if kind == "genes" else (3.2, 3.3))
     for panel, (name, part) in zip(panels, parts.items(), strict=True):
-        (_genes if kind == "genes" else _against_observed)(panel, part, n_genes)
-        cells = int(part["cells"].iloc[0])
-        few = bool(part["few_cells"].iloc[0])
-        panel.set_title(f"{name} ({cells} cells{': few' if few else ''})", fontsize="medium", loc="left")
+        if kind == "genes":
+            _genes(panel, part, n_genes, legend=panel is panels[0])
+        else:
+            _against_observed(panel, part, n_genes)
+        panel.set_title(f"{name} ({_cells(part)})", fontsize="medium", loc="left")
         panel.spines[["top", "right"]].set_visible(False)
     return finish(panels[0].figure, panels, show, save)
 
 
-def _genes(ax: Axes, part: pd.DataFrame, n_genes: int) -> None:
+def _cells(part: pd.DataFrame) -> str:
+    source, target = int(part["cells"].iloc[0]), int(part["observed_cells"].iloc[0])
+    few = ": few" if part["few_cells"].iloc[0] else ""
+    return f"{source} → {target} cells{few}" if target else f"{source} cells{few}"
+
+
+def _genes(ax: Axes, part: pd.DataFrame, n_genes: int, legend: bool) -> None:
     top = part.iloc[:n_genes].iloc[::-1]
     places = np.arange(len(top))
     pale = 0.4 if top["few_cells"].iloc[0] else 1.0
@@ -113,6 +120,7 @@ def _genes(ax: Axes, part: pd.DataFrame, n_genes: int) -> None:
             label="observed",
             zorder=4,
         )
+    if legend:
         ax.legend(frameon=False, fontsize="x-small")
     ax.set_yticks(places, top["names"], fontsize="small")
     ax.set_xlabel("mean change")
@@ -141,11 +149,20 @@ def _against_observed(ax: Axes, part: pd.DataFrame, n_genes: int) -> None:
         )
     reach = 1.08 * max(np.abs(seen).max(), np.abs(predicted).max(), 1e-9)
     ax.plot([-reach, reach], [-reach, reach], color="grey", linewidth=0.8, zorder=0)
-    for row in named.itertuples():
+    for row in _apart(named, 0.12 * reach).itertuples():
         ax.annotate(row.names, (row.observed, row.change), fontsize=6, xytext=(3, 2), textcoords="offset points")
     ax.set(xlabel="observed change", ylabel="predicted change", xlim=(-reach, reach), ylim=(-reach, reach))
     ax.text(0.03, 0.97, _agreement(part), transform=ax.transAxes, va="top", fontsize="x-small")
     ax.legend(frameon=False, fontsize="x-small", loc="lower right", markerscale=1.5)
+
+
+def _apart(named: pd.DataFrame, distance: float) -> pd.DataFrame:
+    """Return genes whose names do not lie over those of genes before them."""
+    kept: list[int] = []
+    for row, height in enumerate(named["change"]):
+        if all(abs(height - named["change"].iloc[other]) > distance for other in kept):
+            kept.append(row)
+    return named.iloc[kept]
 
 
 def _agreement(part: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 from scgenot.tl._context_means import context_means
 from scgenot.tl._decode import decode
-from scgenot.tl._decoders import PCDecoder, TransformDecoder
+from scgenot.tl._decoders import PCDecoder, SCVIDecoder, TransformDecoder
 from scgenot.tl._response import response
 from scgenot.tl._suggest_epsilon import suggest_epsilon
 from scgenot.tl._suggest_tau import suggest_tau
@@ -13,6 +13,7 @@ from scgenot.tl._transported_cells import transported_cells
 
 __all__ = [
     "PCDecoder",
+    "SCVIDecoder",
     "TransformDecoder",
     "context_means",
     "decode",

@@ -54,8 +54,8 @@ def decode(
         which the samples are decoded if they were stored, else the means. Means are no cells: they vary less.
     decoder
         The way back. ``None``: principal components, as :class:`PCDecoder` with its defaults. Or a fitted
-        :class:`sklearn.decomposition.PCA` (anything with ``inverse_transform``), or one of :class:`PCDecoder` and
-        :class:`TransformDecoder` with options.
+        :class:`sklearn.decomposition.PCA` (anything with ``inverse_transform``), a trained :class:`scvi.model.SCVI`, or one of
+        :class:`PCDecoder`, :class:`TransformDecoder` and :class:`SCVIDecoder` with options.
     residual
         ``"source"``: add to each decoded cell what the representation lost of its source cell, so that it looks like a measured cell.
         Needs one space for both populations. Changes of means are the same with and without.
@@ -150,8 +150,10 @@ def _in_genes(
     cells = genes_of(space.target, bound.genes, values.astype(np.float32), obs)
     cells.obsm[space.rep] = places.copy()
     cells.uns["genot"] = {"params": params}
-    if "log1p" in space.target.uns:
-        # scanpy reads the base of the logarithm from here.
+    # scanpy reads the base of the logarithm from here.
+    if params.get("log1p"):
+        cells.uns["log1p"] = {"base": None}
+    elif "log1p" not in params and "log1p" in space.target.uns:
         cells.uns["log1p"] = dict(space.target.uns["log1p"])
     return cells
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from scgenot.tl._decoders._decoder import BoundDecoder, Decoder, Space, genes_of
 from scgenot.tl._decoders._pcs import PCDecoder
+from scgenot.tl._decoders._scvi import SCVIDecoder
 from scgenot.tl._decoders._transform import TransformDecoder
 
-__all__ = ["BoundDecoder", "Decoder", "PCDecoder", "Space", "TransformDecoder", "as_decoder", "genes_of"]
+__all__ = ["BoundDecoder", "Decoder", "PCDecoder", "SCVIDecoder", "Space", "TransformDecoder", "as_decoder", "genes_of"]
 
 # Asked in this order whether an object is theirs.
-_KINDS: tuple[type[Decoder], ...] = (TransformDecoder,)
+_KINDS: tuple[type[Decoder], ...] = (SCVIDecoder, TransformDecoder)
 
 
 def as_decoder(asked: Any) -> Decoder:
