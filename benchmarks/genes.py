@@ -181,7 +181,10 @@ def gbm(adata, options) -> pd.DataFrame:
     for patient in patients:
         rows[patient] = round_trip(adata, patient, options)
         if not options.json:
-            print(f"{patient} done", flush=True)
+            # It takes minutes: what is known already is shown.
+            print(
+                f"{patient}: " + ", ".join(f"{name} {value:.3g}" for name, value in rows[patient].items()), flush=True
+            )
     table = pd.DataFrame(rows)
     table["mean"] = table.mean(axis=1)
     return table.rename_axis("patient held out")
@@ -196,8 +199,8 @@ def main() -> None:
         "--models", type=Path, default=None, help="folder to keep Kang models in, and to take them from"
     )
     arguments.add_argument("--patients", type=int, default=5, help="how many to hold out in turn; 0 to skip")
-    arguments.add_argument("--epochs", type=int, default=100, help="of SCVI")
-    arguments.add_argument("--gbm-steps", type=int, default=1000, help="of GENOT in the latent space")
+    arguments.add_argument("--epochs", type=int, default=40, help="of SCVI")
+    arguments.add_argument("--gbm-steps", type=int, default=500, help="of GENOT in the latent space")
     options = arguments.parse_args()
     if options.seeds:
         report(kang(data("kang_ifnb_pbmc"), options), "Kang, changes of held-out cells in 2000 genes", options.json)
