@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
@@ -156,13 +157,19 @@ class _BoundSCVI(BoundDecoder):
         """Return what scvi-tools reads of some cells. They are copied: it writes its numbers of batches into what it is given."""
         model, adata = self.options.model, self.space.target
         part = _with_what_is_read(adata, rows)
+        logger = logging.getLogger("scvi")
+        level = logger.level
         try:
+            # It tells of each block that its setup is transferred.
+            logger.setLevel(logging.WARNING)
             part = model._validate_anndata(part)
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"`decoder`: these cells are none that this {type(model).__name__} can read: {' '.join(str(error).split())[:300]} "
                 "They need the genes, layer and columns that it was set up with."
             ) from error
+        finally:
+            logger.setLevel(level)
         return next(iter(model._make_data_loader(adata=part, indices=np.arange(len(rows)), batch_size=len(rows))))
 
 
