@@ -1,4 +1,4 @@
-"""The command line: ``scgenot demo`` and ``scgenot transport``."""
+"""The command line: ``scgenot demo``, ``scgenot transport`` and ``scgenot decode``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Commands are imported late, so that `--help` answers at once.
     from scgenot import _commands
 
-    run = {"demo": _commands.demo, "transport": _commands.transport}[arguments.command]
+    run = {"demo": _commands.demo, "transport": _commands.transport, "decode": _commands.decode}[arguments.command]
     try:
         run(arguments)
     except (ValueError, KeyError, FileNotFoundError, FileExistsError, RuntimeError) as error:
@@ -96,6 +96,22 @@ def _parser() -> argparse.ArgumentParser:
     transport.add_argument("--save-model", type=Path, default=None, metavar="DIR", help="keep the trained model")
     transport.add_argument("--overwrite", action="store_true", help="write over files that exist")
     _common(transport)
+
+    decode = commands.add_parser("decode", help="write the transported cells of a file in genes, through its PCs")
+    decode.add_argument("input", type=Path, metavar="IN", help="an .h5ad or .h5mu that `scgenot transport` wrote")
+    decode.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="an .h5ad")
+    decode.add_argument("--key", default="genot", help="the result to decode (default: %(default)s)")
+    decode.add_argument("--loadings", default=None, help="varm key (default: that of the representation, or PCs)")
+    decode.add_argument("--layer", default=None, help="layer that the PCA saw (default: X)")
+    decode.add_argument("--unscale", action="store_true", help="undo sc.pp.scale, by var['mean'] and var['std']")
+    decode.add_argument(
+        "--residual", choices=["source"], default=None, help="add what the PCs lost of each cell's source cell"
+    )
+    decode.add_argument("--include-source", action="store_true", help="put the source cells first, to compare with")
+    decode.add_argument(
+        "--n-samples", type=int, default=1, help="transported cells for each source cell (default: %(default)s)"
+    )
+    decode.add_argument("--overwrite", action="store_true", help="write over a file that exists")
     return parser
 
 

@@ -160,6 +160,30 @@ def _print_uncertainty(values: pd.Series) -> None:
         )
 
 
+def decode(arguments: argparse.Namespace) -> None:
+    """Write the transported cells of a file in genes."""
+    if not arguments.input.is_file():
+        raise FileNotFoundError(f"there is no file {str(arguments.input)!r}.")
+    if arguments.output.exists() and not arguments.overwrite:
+        raise FileExistsError(f"{str(arguments.output)!r} exists already. Choose another path, or pass --overwrite.")
+    if arguments.output.suffix != ".h5ad":
+        raise ValueError(f"`--output` must be an .h5ad file, got {str(arguments.output)!r}.")
+    check_count("--n-samples", arguments.n_samples)
+    data = _read(arguments.input)
+    decoder = scgenot.tl.PCDecoder(loadings=arguments.loadings, layer=arguments.layer, unscale=arguments.unscale)
+    cells = scgenot.tl.decode(
+        data,
+        arguments.key,
+        decoder=decoder,
+        residual=arguments.residual,
+        include_source=arguments.include_source,
+        n_samples=arguments.n_samples,
+    )
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    cells.write_h5ad(arguments.output)
+    print(f"wrote {arguments.output}: {cells.n_obs} cells x {cells.n_vars} genes")
+
+
 def demo(arguments: argparse.Namespace) -> None:
     """Map real cells and show the result."""
     matplotlib.use("Agg")

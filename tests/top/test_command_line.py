@@ -1,4 +1,4 @@
-"""`scgenot demo` and `scgenot transport`, as a person types them."""
+"""`scgenot demo`, `scgenot transport` and `scgenot decode`, as a person types them."""
 
 import re
 import subprocess
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.conftest import make_adata
 from tests.model.modalities import make_mdata
+from tests.top.test_decode import in_genes
 
 import scgenot
 from scgenot.__main__ import main
@@ -188,3 +189,43 @@ def test_demo_within_one_space_beats_doing_nothing_and_the_mean_shift(tmp_path, 
     assert (written.obs["bulk_labels"][moved] == "CD14+ Monocyte").all()
     assert moved.sum() == 129
     assert (tmp_path / "demo" / "transport.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def result(trained, tmp_path):
+    adata = in_genes(noise=0.3)
+    scgenot.tl.transport(adata, trained, n_samples=3, store_samples=True)
+    adata.write_h5ad(tmp_path / "result.h5ad")
+    return tmp_path / "result.h5ad"
+
+
+def test_decode_writes_what_the_function_gives(result, tmp_path, capsys):
+    out = tmp_path / "new" / "genes.h5ad"
+    command = ["decode", str(result), "-o", str(out), "--key", "genot", "--n-samples", "2", "--residual", "source"]
+    assert main([*command, "--include-source"]) == 0
+    assert "180 cells x 12 genes" in capsys.readouterr().out
+    options = {"n_samples": 2, "residual": "source", "include_source": True}
+    expected = scgenot.tl.decode(ad.read_h5ad(result), "genot", **options)
+    written = ad.read_h5ad(out)
+    np.testing.assert_array_equal(written.X, expected.X)
+    assert written.obs_names.tolist() == expected.obs_names.tolist()
+
+
+def test_decode_ends_wrong_input_in_one_line(result, cells, tmp_path, capsys):
+    out = tmp_path / "genes.h5ad"
+    (tmp_path / "broken.h5ad").write_text("no file")
+    for arguments, message in (
+        ([str(result), "-o", str(out), "--key", "genott"], "Did you mean 'genot'"),
+        ([str(cells), "-o", str(out)], "no result of that name"),
+        ([str(result), "-o", str(out), "--loadings", "PC"], "Did you mean 'PCs'"),
+        ([str(result), "-o", str(out), "--layer", "scaled"], "no key of adata.layers"),
+        ([str(result), "-o", str(out), "--n-samples", "4"], "has 3"),
+        ([str(result), "-o", str(tmp_path / "genes.csv")], "must be an .h5ad file"),
+        ([str(result), "-o", str(result)], "exists already"),
+        ([str(tmp_path / "none.h5ad"), "-o", str(out)], "there is no file"),
+        ([str(tmp_path / "broken.h5ad"), "-o", str(out)], "cannot be read"),
+    ):
+        assert main(["decode", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.startswith("scgenot decode: ") and message in error, error
+    assert not out.exists()

@@ -5,6 +5,7 @@ from scgenot.pl._fates import fates
 from scgenot.pl._growth import growth
 from scgenot.pl._history import history
 from scgenot.pl._modalities import modalities
+from scgenot.pl._response import response
 from scgenot.pl._sankey import sankey
 from scgenot.pl._tau_scan import tau_scan
 from scgenot.pl._transitions import transitions
@@ -17,6 +18,7 @@ __all__ = [
     "growth",
     "history",
     "modalities",
+    "response",
     "sankey",
     "tau_scan",
     "transitions",

@@ -105,7 +105,8 @@ def interpolate(
     place = Place("source", rep, layer=params.get("layer"))
     starts = read_representation(source, rep, rows, "source_rep", place)
     values = ((1 - passed) * starts + passed * ends).astype(np.float32)
-    obs = carried_over(source.obs.iloc[rows].copy(), model, arrival=np.full(len(rows), time))
+    key = model.population_of("target")[0]
+    obs = carried_over(source.obs.iloc[rows], key, None, arrival=np.full(len(rows), time))
     names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
     cells = AnnData(X=values, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
     if rep != "X":

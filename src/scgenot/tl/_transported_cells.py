@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -85,28 +86,87 @@ def transported_cells(
         As :meth:`scgenot.GENOT.sample` and, with `weight_by_growth`, :meth:`scgenot.GENOT.get_growth`; also if there are
         no source cells in `adata`, or prior weights are missing or wrong.
     """
-    check_count("n_samples", n_samples)
     params = model.describe() | {"n_samples": n_samples, "weight_by_growth": weight_by_growth}
     params |= {} if until is None else {"until": until}
+    drawn = draw_cells(
+        adata,
+        model,
+        n_samples=n_samples,
+        indices=indices,
+        weight_by_growth=weight_by_growth,
+        batch_size=batch_size,
+        rng=rng,
+        ode=ode,
+        conditions=conditions,
+        until=until,
+    )
+    values = drawn.values
+    rep = params["target_rep"]
+    names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
+    cells = AnnData(X=values, obs=drawn.obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
+    if rep != "X":
+        cells.obsm[rep] = values.copy()
+    return cells
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Transported cells.
+
+    Attributes
+    ----------
+    values
+        Their places in the target representation.
+    obs
+        What is known of them.
+    rows
+        Rows of the source cells that they come from.
+    """
+
+    values: Float[np.ndarray, "n d"]
+    obs: pd.DataFrame
+    rows: Int[np.ndarray, " n"]
+
+
+def draw_cells(
+    adata: AnnData | MuData,
+    model: GENOT,
+    *,
+    n_samples: int,
+    indices: Sequence[int] | np.ndarray | None = None,
+    weight_by_growth: bool = False,
+    batch_size: int | None = None,
+    rng: RNG = 0,
+    ode: ODEConfig | None = None,
+    conditions: str | Sequence[str] | pd.DataFrame | None = None,
+    until: Hashable | None = None,
+) -> Drawn:
+    """Draw the cells of :func:`transported_cells`, which has the same parameters."""
+    check_count("n_samples", n_samples)
+    params = model.describe()
     how = {"batch_size": batch_size, "rng": as_key(rng), "ode": ode, "until": until}
     parts = [
         _of_condition(adata, model, one, n_samples, indices, weight_by_growth, how, params)
         for one in model.resolve_conditions(conditions) or [None]
     ]
-    values = np.concatenate([values for values, _ in parts])
-    obs = pd.concat([obs for _, obs in parts]) if len(parts) > 1 else parts[0][1]
-    if len(parts) > 1:
-        obs.index = make_index_unique(pd.Index(obs.index))
-        for column in obs:
-            kinds = {part[column].dtype for _, part in parts if column in part}
-            if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
-                obs[column] = obs[column].astype("category")
-    rep = params["target_rep"]
-    names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
-    cells = AnnData(X=values, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
-    if rep != "X":
-        cells.obsm[rep] = values.copy()
-    return cells
+    if len(parts) == 1:
+        return parts[0]
+    return Drawn(
+        np.concatenate([part.values for part in parts]),
+        below_each_other([part.obs for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+    )
+
+
+def below_each_other(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return several ``obs`` as one, with unique names; what was categorical in one of them stays so."""
+    obs = pd.concat(parts)
+    obs.index = make_index_unique(pd.Index(obs.index))
+    for column in obs:
+        kinds = {part[column].dtype for part in parts if column in part}
+        if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
+            obs[column] = obs[column].astype("category")
+    return obs
 
 
 def _of_condition(
@@ -118,8 +178,8 @@ def _of_condition(
     weight_by_growth: bool,
     how: dict[str, Any],
     params: dict[str, Any],
-) -> tuple[Float[np.ndarray, "n d"], pd.DataFrame]:
-    """Return transported cells of one condition, and their ``obs``."""
+) -> Drawn:
+    """Return transported cells of one condition."""
     until = how["until"]
     rows = model.source_rows(adata, indices=indices, conditions=condition, until=until)
     if len(rows) == 0:
@@ -134,8 +194,11 @@ def _of_condition(
     rows = np.repeat(rows, n_samples)
     numbers = occurrences(rows)
     values = samples_of(model, adata, rows, numbers, conditions=condition, **how)
+    key, category = model.population_of("target")
+    category = category if condition is None else condition.perturbation_name
+    columns = {} if condition is None else condition.columns
     arrival = None if model.times is None else model.get_times(adata, indices=rows, until=until)["to"].to_numpy()
-    return values, carried_over(model.source_adata(adata).obs.iloc[rows].copy(), model, condition, arrival)
+    return Drawn(values, carried_over(model.source_adata(adata).obs.iloc[rows], key, category, columns, arrival), rows)
 
 
 def copies_by_mass(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:
@@ -173,9 +236,26 @@ def samples_of(
 
 
 def carried_over(
-    obs: pd.DataFrame, model: GENOT, condition: Asked | None = None, arrival: Shaped[np.ndarray, " n"] | None = None
+    obs: pd.DataFrame,
+    key: Hashable | None,
+    category: Hashable,
+    columns: Mapping[str, Any] | None = None,
+    arrival: Shaped[np.ndarray, " n"] | None = None,
 ) -> pd.DataFrame:
-    """Return ``obs`` of source cells as that of transported cells: their own names, the target's category, or their times."""
+    """Return ``obs`` of source cells as that of transported cells: their own names, the target's category, or their times.
+
+    Parameters
+    ----------
+    obs
+        One row a transported cell, that of its source cell.
+    key, category
+        Column that tells populations apart, and the target's category in it.
+    columns
+        Columns that the condition sets.
+    arrival
+        Times at which cells arrive, in a time course; they take the category's place.
+    """
+    obs = obs.copy()
     parents = obs.index.to_numpy().astype(str)
     roots, chained = parents, "source_cell" in obs
     if chained:
@@ -186,15 +266,11 @@ def carried_over(
     stem = "." if chained else "-transported-"
     names = [f"{name}{stem}{k}" for name, k in zip(parents, occurrences(parents), strict=True)]
     obs.index = make_index_unique(pd.Index(names))
-    key, category = model.population_of("target")
     if key is not None and key in obs:
         if f"source_{key}" not in obs:
             obs[f"source_{key}"] = obs[key]
-        if arrival is not None:
-            obs[key] = _at(obs[key], arrival)
-        else:
-            obs[key] = _all_of(obs[key], category if condition is None else condition.perturbation_name)
-    for column, value in () if condition is None else condition.columns.items():
+        obs[key] = _all_of(obs[key], category) if arrival is None else _at(obs[key], arrival)
+    for column, value in (columns or {}).items():
         # Controls' own slots are empty already.
         if value is None:
             continue
