@@ -1,5 +1,6 @@
 """Plots in the manner of scanpy."""
 
+from scgenot.pl._calibration import calibration
 from scgenot.pl._conditions import conditions
 from scgenot.pl._growth import growth
 from scgenot.pl._history import history
@@ -9,4 +10,14 @@ from scgenot.pl._transitions import transitions
 from scgenot.pl._transport import transport
 from scgenot.pl._uncertainty import uncertainty
 
-__all__ = ["conditions", "growth", "history", "modalities", "tau_scan", "transitions", "transport", "uncertainty"]
+__all__ = [
+    "calibration",
+    "conditions",
+    "growth",
+    "history",
+    "modalities",
+    "tau_scan",
+    "transitions",
+    "transport",
+    "uncertainty",
+]

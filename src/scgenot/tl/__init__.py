@@ -1,5 +1,6 @@
 """Tools over AnnData and MuData: results in, results out."""
 
+from scgenot.tl._calibrate import calibrate
 from scgenot.tl._context_means import context_means
 from scgenot.tl._suggest_epsilon import suggest_epsilon
 from scgenot.tl._suggest_tau import suggest_tau
@@ -9,6 +10,7 @@ from scgenot.tl._transport import transport
 from scgenot.tl._transported_cells import transported_cells
 
 __all__ = [
+    "calibrate",
     "context_means",
     "suggest_epsilon",
     "suggest_tau",
