@@ -79,7 +79,8 @@ def calibrate(
     key_added
         Where the result goes.
     target
-        Where target cells are; by default in `adata`.
+        Where target cells are: by default, partners in `adata`, labelled cells as in
+        :meth:`scgenot.GENOT.get_label_probabilities`.
     indices
         Source cells to calibrate on, as rows or as a boolean mask; by default all that have a partner or label. Cells that were held
         out from training are like new cells; those of training are like each other.
