@@ -9,13 +9,17 @@
 :func:`swiss_roll_spiral`      a roll in 3-D and a spiral in 2-D with known arc lengths, for the geodesic cost
 =============================  =======================================================================================
 
-Every ``epsilon`` here is this package's: the factor of KL with the cost :math:`|x - y|^2`, unscaled. Nothing is
-downloaded.
+Every ``epsilon`` here is this package's: the factor of KL with the cost :math:`|x - y|^2`, unscaled.
+
+:func:`kang`, :func:`larry_2d`, :func:`schiebinger`, :func:`snareseq` and :func:`drosophila` load public data, fetched once from the
+repositories that hold them, at fixed commits and checked. ``$SCGENOT_DATA``, a folder of prepared files, is looked at first, and
+``$SCGENOT_CACHE`` says where fetched files are kept.
 """
 
 from scgenot.datasets._conditional import ConditionalMixtureProblem
 from scgenot.datasets._conditional_draws import conditional_gaussian, conditional_mixture
 from scgenot.datasets._gaussian import GaussianProblem, gaussian_pair
+from scgenot.datasets._loaders import drosophila, kang, larry_2d, schiebinger, snareseq
 from scgenot.datasets._mixture import MixtureProblem, gaussian_mixture
 from scgenot.datasets._quadratic import QuadraticGaussianProblem, quadratic_gaussian
 from scgenot.datasets._swiss_roll import SwissRollSpiral, swiss_roll_spiral
@@ -28,8 +32,13 @@ __all__ = [
     "SwissRollSpiral",
     "conditional_gaussian",
     "conditional_mixture",
+    "drosophila",
     "gaussian_mixture",
     "gaussian_pair",
+    "kang",
+    "larry_2d",
     "quadratic_gaussian",
+    "schiebinger",
+    "snareseq",
     "swiss_roll_spiral",
 ]

@@ -1,8 +1,17 @@
 """Conditional flow matching on a coupling: velocity field, trainer, sampler."""
 
 from scgenot.flow._conditions import ConditionEncoder, ConditionLayout
-from scgenot.flow._config import ConditionConfig, FlowConfig, ODEConfig, RescalingConfig, TrainConfig
+from scgenot.flow._config import ConditionConfig, DivergenceConfig, FlowConfig, ODEConfig, RescalingConfig, TrainConfig
+from scgenot.flow._density import log_density
 from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path, matching_loss, noise_and_time
+from scgenot.flow._prediction_regions import (
+    conformal_levels,
+    conformal_thresholds,
+    coverage,
+    cross_levels,
+    label_scores,
+    rank_scores,
+)
 from scgenot.flow._result import Stopped, TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
@@ -23,6 +32,7 @@ __all__ = [
     "ConditionConfig",
     "ConditionEncoder",
     "ConditionLayout",
+    "DivergenceConfig",
     "FlowConfig",
     "FlowWeights",
     "HeldOut",
@@ -40,11 +50,18 @@ __all__ = [
     "VelocityField",
     "conditional_mean",
     "conditional_variance",
+    "conformal_levels",
+    "conformal_thresholds",
     "cosine_variance",
+    "coverage",
+    "cross_levels",
+    "label_scores",
     "label_uncertainty",
+    "log_density",
     "matching_loss",
     "model_variance",
     "noise_and_time",
+    "rank_scores",
     "reference_rows",
     "sample_blocks",
     "train_velocity",

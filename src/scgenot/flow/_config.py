@@ -10,6 +10,8 @@ from scgenot._messages import check_count, check_positive, one_of
 
 STARTS = ("auto", "noise", "source")
 SOLVERS = ("midpoint", "heun", "euler", "tsit5")
+# Features up to which a divergence is exact unless told otherwise: the cost of the exact one grows with their number.
+MOST_EXACT = 100
 
 
 def _widths(hidden: Sequence[int]) -> tuple[int, ...]:
@@ -224,3 +226,31 @@ class ODEConfig:
         check_count("n_steps", self.n_steps)
         check_positive("rtol", self.rtol)
         check_positive("atol", self.atol)
+
+
+@dataclasses.dataclass(frozen=True)
+class DivergenceConfig:
+    """How the divergence of the velocity field is computed, of which a log-density is made.
+
+    Attributes
+    ----------
+    method
+        ``"exact"``: the trace of the Jacobian, one derivative a feature. ``"hutchinson"``: its mean over random probes
+        (Hutchinson 1990; Grathwohl et al. 2019), unbiased. ``"auto"``: exact up to 100 features.
+    n_probes
+        Probes a point, of random signs, kept along its way. The error falls with their root.
+    """
+
+    method: Literal["auto", "exact", "hutchinson"] = "auto"
+    n_probes: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the values where they are given."""
+        if self.method not in ("auto", "exact", "hutchinson"):
+            raise ValueError(one_of("method", self.method, ("auto", "exact", "hutchinson")))
+        check_count("n_probes", self.n_probes)
+
+    def probes(self, target_dim: int) -> int:
+        """Return the number of probes for so many features; 0 for the exact trace."""
+        exact = self.method == "exact" or (self.method == "auto" and target_dim <= MOST_EXACT)
+        return 0 if exact else self.n_probes

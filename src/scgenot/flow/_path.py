@@ -29,6 +29,18 @@ class Path(abc.ABC):
     def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
         """Return where rows start, given standard normal noise and source cells."""
 
+    def noise(self, start: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
+        """Return the noise that rows started from: the inverse of :meth:`start`, which must keep volumes. Densities need it.
+
+        Raises
+        ------
+        NotImplementedError
+            If the path has none: where rows start is no density then.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no `noise`, the inverse of `start`: its flow has no density."
+        )
+
     @abc.abstractmethod
     def seen(self, x: Float[Array, "rows dx"]) -> Float[Array, "rows seen"]:
         """Return what the velocity sees of the source cells."""
@@ -70,6 +82,10 @@ class NoiseToTarget(Path):
         """Start at noise."""
         return z
 
+    def noise(self, start: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
+        """Return the start, which is noise."""
+        return start
+
     def seen(self, x: Float[Array, "rows dx"]) -> Float[Array, "rows seen"]:
         """See all of the source cell: the law is conditional on it."""
         return x
@@ -99,6 +115,10 @@ class NoiseAroundSource(NoiseToTarget):
     def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
         """Start at noise around the source cell."""
         return x + z
+
+    def noise(self, start: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
+        """Return how far the start is from the source cell."""
+        return start - x
 
 
 @partial(jax.jit, static_argnames=("rows", "target_dim"))

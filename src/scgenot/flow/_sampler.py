@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import diffrax
 import jax
@@ -178,7 +179,7 @@ def _fixed_steps(
     def velocity(t, z, args):
         return model(jnp.full(z.shape[0], t, jnp.float32), z, x, c)
 
-    return _solve(velocity, start, ode, diffrax.ConstantStepSize(), 1.0 / ode.n_steps, ode.n_steps + 1)
+    return solve(velocity, start, ode)
 
 
 def _adaptive(
@@ -193,21 +194,28 @@ def _adaptive(
     def velocity(t, z, args):
         return model(jnp.full(1, t, jnp.float32), z[None], x[None], c[None])[0]
 
-    controller = diffrax.PIDController(rtol=ode.rtol, atol=ode.atol)
-    return _solve(velocity, start, ode, controller, None, _MAX_ADAPTIVE_STEPS)
+    return solve(velocity, start, ode)
 
 
-def _solve(velocity, start, ode, controller, dt0, max_steps):
+def solve(velocity: Callable[..., Any], start: Any, ode: ODEConfig, *, backwards: bool = False) -> Any:
+    """Return where `start`, an array or a tree of them, is carried from time 0 to 1, or backwards, within compiled code.
+
+    An adaptive solver takes the same steps for all that is in `start`.
+    """
+    if ode.solver == "tsit5":
+        controller, dt0, most = diffrax.PIDController(rtol=ode.rtol, atol=ode.atol), None, _MAX_ADAPTIVE_STEPS
+    else:
+        controller, dt0, most = diffrax.ConstantStepSize(), 1.0 / ode.n_steps, ode.n_steps + 1
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(velocity),
         _SOLVERS[ode.solver](),
-        t0=0.0,
-        t1=1.0,
-        dt0=dt0,
+        t0=1.0 if backwards else 0.0,
+        t1=0.0 if backwards else 1.0,
+        dt0=-dt0 if backwards and dt0 is not None else dt0,
         y0=start,
         stepsize_controller=controller,
         saveat=diffrax.SaveAt(t1=True),
-        max_steps=max_steps,
+        max_steps=most,
         adjoint=diffrax.ForwardMode(),
     )
-    return solution.ys[0]
+    return jax.tree.map(lambda leaf: leaf[0], solution.ys)

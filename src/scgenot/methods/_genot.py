@@ -15,7 +15,8 @@ from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
 from scgenot.flow._conditions import ConditionLayout
-from scgenot.flow._config import FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._config import DivergenceConfig, FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._density import log_density
 from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path
 from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
@@ -40,7 +41,7 @@ class GENOTSolver(Method):
 
     name: ClassVar[str] = "genot"
     needs: ClassVar[Literal["pairs"]] = "pairs"
-    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, conditions=True)
+    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, density=True, conditions=True)
     config_type: ClassVar[type] = FlowConfig
 
     def __post_init__(self) -> None:
@@ -224,6 +225,24 @@ class GENOTSolver(Method):
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
         options = {"rows": rows, "path": self.path, "conditions": self.condition_rows(condition, len(x))}
         return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, int(n_samples), ode or ODEConfig(), **options)
+
+    def log_prob(
+        self,
+        y: Float[Array | np.ndarray, "m dy"],
+        x: Float[Array | np.ndarray, "n dx"],
+        *,
+        condition: Float[Array | np.ndarray, "..."] | None = None,
+        pairs: tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]] | None = None,
+        ode: ODEConfig | None = None,
+        divergence: DivergenceConfig | None = None,
+        rng: RNG = 0,
+        rows: int | None = None,
+    ) -> Float[np.ndarray, " p"]:
+        """Return log pi(y | x) of pairs of rows; see :meth:`Method.log_prob`. The flow is solved backwards."""
+        weights, y, x = self.trained(), self.cells(y, "target"), self.cells(x)
+        options = {"divergence": divergence, "key": as_key(rng), "rows": rows, "path": self.path}
+        options["conditions"] = self.condition_rows(condition, len(x))
+        return log_density(self.graphdef, weights, y, x, *self.pair_rows(y, x, pairs), ode or ODEConfig(), **options)
 
     def growth(
         self,

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG
 from scgenot.coupling import Coupling, MarginalKind
-from scgenot.flow import ConditionLayout, HeldOut, ODEConfig, TrainConfig, TrainResult
+from scgenot.flow import ConditionLayout, DivergenceConfig, HeldOut, ODEConfig, TrainConfig, TrainResult
 
 POPULATIONS = ("source", "target")
 
@@ -173,17 +173,49 @@ class Method(abc.ABC):
 
     def log_prob(
         self,
-        y: Float[Array | np.ndarray, "n dy"],
+        y: Float[Array | np.ndarray, "m dy"],
         x: Float[Array | np.ndarray, "n dx"],
         *,
         condition: Float[Array | np.ndarray, "..."] | None = None,
-    ) -> Float[np.ndarray, " n"]:
+        pairs: tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]] | None = None,
+        ode: ODEConfig | None = None,
+        divergence: DivergenceConfig | None = None,
+        rng: RNG = 0,
+        rows: int | None = None,
+    ) -> Float[np.ndarray, " p"]:
         """Return log pi(y | x), in the user's units, of each pair of rows.
+
+        Parameters
+        ----------
+        y
+            Points of the target space, in the user's units.
+        x
+            Source cells, in the user's units.
+        condition
+            As in :meth:`sample`.
+        pairs
+            Rows of `y` and rows of `x` that make pairs; by default the rows of both in their order.
+        ode
+            How the flow's equation is solved; only for methods that solve one.
+        divergence
+            How the divergence of its velocity is computed, likewise.
+        rng
+            Seed, generator or key of random probes; not used where nothing is random.
+        rows
+            Pairs solved at once.
+
+        Returns
+        -------
+        Natural logarithms of densities, one a pair, with respect to volume in the user's units of the target space.
 
         Raises
         ------
         NotImplementedError
             If the method has no density; ``can.density`` says so.
+        ValueError
+            If `x`, `y` or `condition` do not fit.
+        RuntimeError
+            If the method has no weights.
         """
         raise NotImplementedError(f"the method {self.name!r} has no density: `can.density` is False.")
 
@@ -314,6 +346,18 @@ class Method(abc.ABC):
         if self.weights is None:
             raise RuntimeError(f"this {type(self).__name__} has no weights yet. Call `learn`, or read saved weights.")
         return self.weights
+
+    def pair_rows(
+        self, y: np.ndarray, x: np.ndarray, pairs: tuple[np.ndarray, np.ndarray] | None
+    ) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+        """Return the rows of points and of cells that make pairs; raise unless there are as many of both."""
+        if pairs is None:
+            if len(y) != len(x):
+                raise ValueError(
+                    f"`y` and `x` must have as many rows as each other, or `pairs` say which: got {len(y)} and {len(x)}."
+                )
+            return np.arange(len(y)), np.arange(len(x))
+        return np.asarray(pairs[0]), np.asarray(pairs[1])
 
     def cells(self, x: Any, population: str = "source") -> Float[np.ndarray, "n d"]:
         """Return cells as float32; raise unless they are as wide as the space of their population."""

@@ -17,7 +17,18 @@ from scgenot.coupling import Coupling, CouplingKind, Kind, kind_with_options
 from scgenot.data import POPULATIONS, Data, PopulationSpec, joined_rows, representation_names, select_rows
 from scgenot.flow import TargetRegions
 from scgenot.methods import Method
-from scgenot.model import _conditions, _growth, _labels, _queries, _setup, _times, _training
+from scgenot.model import (
+    _conditions,
+    _density,
+    _growth,
+    _labels,
+    _outliers,
+    _queries,
+    _regions,
+    _setup,
+    _times,
+    _training,
+)
 from scgenot.model._cells import check_is_trained, some_data
 from scgenot.model._problem import check_widths, choose_problem, cost_name, coupling_config
 from scgenot.model._scvi import BaseModelClass, show_setup_arguments
@@ -114,6 +125,8 @@ class TransportModel(BaseModelClass):
         # Target cells that uncertainty is measured by, and their regions, which are made when they are asked for.
         self._reference: np.ndarray | None = None
         self._regions: TargetRegions | None = None
+        # Source cells that new ones are compared with.
+        self._source_reference: np.ndarray | None = None
         self.steps_, self.stopped_ = 0, None
         self.init_params_ = self._get_init_params(locals())
 
@@ -132,6 +145,11 @@ class TransportModel(BaseModelClass):
     summarize = _queries.summarize
     get_transported_mean = _queries.get_transported_mean
     get_uncertainty = _queries.get_uncertainty
+    get_log_prob = _density.get_log_prob
+    get_entropy = _density.get_entropy
+    get_region_levels = _regions.get_region_levels
+    get_label_sets = _regions.get_label_sets
+    get_outlier_score = _outliers.get_outlier_score
     get_label_probabilities = _labels.get_label_probabilities
     label_frequencies = _labels.label_frequencies
     get_growth = _growth.get_growth

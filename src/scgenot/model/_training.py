@@ -34,6 +34,7 @@ from scgenot.data import (
 from scgenot.flow import HeldOut, TrainConfig, Unseen, reference_rows
 from scgenot.methods import FitData
 from scgenot.model._conditions import known, settle, unseen_conditions
+from scgenot.model._outliers import reference_cells
 from scgenot.model._problem import coupling_options, swapped_config, with_options
 from scgenot.model._scvi import make_current
 from scgenot.model._trained_on import TrainedOn
@@ -309,6 +310,7 @@ def learn(
     model._conditions = None if encoding is None else known(found, encoding, coupling)
     model._reference = target[reference_rows(len(target), np.random.default_rng(0))]
     model._regions = None
+    model._source_reference = reference_cells(source)
     model._coupling_diagnostics = [] if coupling is None else _summary_rows(coupling.diagnostics)
     model.history_ = _history(result.history)
     model._remember(trained_on)

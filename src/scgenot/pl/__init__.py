@@ -1,5 +1,6 @@
 """Plots in the manner of scanpy."""
 
+from scgenot.pl._calibration import calibration
 from scgenot.pl._conditions import conditions
 from scgenot.pl._fates import fates
 from scgenot.pl._growth import growth
@@ -13,6 +14,7 @@ from scgenot.pl._transport import transport
 from scgenot.pl._uncertainty import uncertainty
 
 __all__ = [
+    "calibration",
     "conditions",
     "fates",
     "growth",

@@ -1,5 +1,6 @@
 """Tools over AnnData and MuData: results in, results out."""
 
+from scgenot.tl._calibrate import calibrate
 from scgenot.tl._context_means import context_means
 from scgenot.tl._couplings import couplings
 from scgenot.tl._decode import decode
@@ -20,6 +21,7 @@ __all__ = [
     "SCVIDecoder",
     "TransformDecoder",
     "ancestors",
+    "calibrate",
     "context_means",
     "couplings",
     "decode",

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
 
 # Arrays beside the weights, whose names start with a dot or a bracket.
-_REFERENCE = "target_reference"
+_REFERENCE, _SOURCE_REFERENCE = "target_reference", "source_reference"
 _ROWS = "rows"
 _CONDITIONS = "conditions"
 _MOST_FEATURES = 2**31
@@ -148,6 +148,8 @@ def save_model(
     arrays = {} if model._method.weights is None else flatten_arrays(model._method.weights)
     if model._reference is not None:
         arrays[_REFERENCE] = model._reference
+    if model._source_reference is not None:
+        arrays[_SOURCE_REFERENCE] = model._source_reference
     if model._conditions is not None:
         plain, vectors = model._conditions.encoding.to_plain()
         content["conditions"] = {"encoding": plain, "table": plain_table(model._conditions.table)}
@@ -325,8 +327,9 @@ def _restore(model: TransportModel, state: State, arrays: dict[str, np.ndarray])
     model.history_ = state.history
     model._coupling_diagnostics = state.coupling
     model.is_trained_, model.steps_, model.stopped_ = state.trained, state.steps, state.stopped
-    # Both are missing in models of before.
+    # All are missing in models of before.
     model._reference = arrays.pop(_REFERENCE, None)
+    model._source_reference = arrays.pop(_SOURCE_REFERENCE, None)
     names = {(kind, side): _rows_name(kind, side) for kind in ("train", "held") for side in POPULATIONS}
     rows = {key: arrays.pop(name, None) for key, name in names.items()}
     if state.cells is not None and all(some is not None for some in rows.values()):
