@@ -55,6 +55,12 @@ def test_members_differ_and_samples_come_from_them_in_turn(learned, cells):
     np.testing.assert_array_equal(learned.sample(0, x[2:4], 8, cell_ids=np.arange(2, 4), rows=16), samples[2:4])
 
 
+def test_density_is_the_mean_of_the_members_densities(learned, cells):
+    x, y = (side[:5] for side in cells)
+    own = [np.exp(alone(learned, member).log_prob(y, x).astype(np.float64)) for member in range(MEMBERS)]
+    np.testing.assert_allclose(np.exp(learned.log_prob(y, x).astype(np.float64)), np.mean(own, axis=0), rtol=2e-3)
+
+
 def test_state_holds_all_members(learned, cells):
     blank = GENOTSolver.from_state(learned.state_config())
     assert blank.n_models == MEMBERS

@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt
+from scipy.special import logsumexp
 
 from scgenot._random import random_bits
 from scgenot.flow._config import DivergenceConfig, ODEConfig
 from scgenot.flow._path import NoiseToTarget, Path
 from scgenot.flow._sampler import FlowWeights, default_rows, solve
+from scgenot.flow._velocity import member_of
 
 # Of the rows that are sampled at once, the share that is solved at once, with up to so many derivatives each. Larger blocks are no
 # faster on two cores (2 ms a row at 8 features, hidden layers of 256), and waste more where few rows are asked for.
@@ -94,8 +96,16 @@ def log_density(
         # Probes are told apart by the place of the pair.
         numbers = np.arange(first, first + rows, dtype=np.uint32)
         given = {"points": points[y], "cells": cells[x], "conditions": conditions[x], "numbers": numbers}
-        parts.append((_log_rows(graphdef, path, weights, key, **given, ode=ode, n_probes=n_probes), size))
-    found = [np.asarray(part)[:size] for part, size in parts]
+        how = {"ode": ode, "n_probes": n_probes}
+        members = [
+            _log_rows(graphdef, path, weights, key, np.int32(one), **given, **how) for one in range(weights.n_models)
+        ]
+        parts.append((members, size))
+    # The law of an ensemble is the mean of its members' laws.
+    found = [
+        logsumexp([np.asarray(one)[:size] for one in members], axis=0, b=1 / weights.n_models).astype(np.float32)
+        for members, size in parts
+    ]
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 
@@ -110,6 +120,7 @@ def _log_rows(
     path: Path,
     weights: FlowWeights,
     key: jax.Array,
+    member: Int[Array, ""],
     *,
     points: Float[Array, "rows dy"],
     cells: Float[Array, "rows dx"],
@@ -118,7 +129,7 @@ def _log_rows(
     ode: ODEConfig,
     n_probes: int,
 ) -> Float[Array, " rows"]:
-    model = nnx.merge(graphdef, weights.params)
+    model = nnx.merge(graphdef, member_of(weights.params, member) if weights.n_models > 1 else weights.params)
     x = weights.source_units.forward(cells)
     c = conditions if weights.condition_units is None else weights.condition_units.forward(conditions)
     y, c, seen = weights.target_units.forward(points), model.encode(c), path.seen(x)

@@ -138,6 +138,10 @@ class TransportModel(BaseModelClass):
     reverse = _training.reverse
     coupling_summary = _training.coupling_summary
     conditions = property(_conditions.conditions)
+    n_models = property(
+        lambda self: self._method.n_models,
+        doc="Members of the ensemble that samples come from in turn; 1 for one model.",
+    )
     times = property(_times.times)
     goes_back = property(_times.goes_back)
     get_times = _times.get_times

@@ -16,6 +16,7 @@ from scgenot.data import (
     Data,
     condition_columns,
     has_column,
+    obs_column,
     perturbations,
     read_representation,
     select_rows,
@@ -52,11 +53,19 @@ class _Treated:
         return here
 
 
-def observed_rows(model: TransportModel, data: Data, condition: Asked | None = None) -> Int[np.ndarray, " m"]:
-    """Return the rows of target cells that some data have, of a condition where there are several; none if not told apart."""
+def observed_rows(
+    model: TransportModel, data: Data, condition: Asked | None = None, time: Any = None
+) -> Int[np.ndarray, " m"]:
+    """Return the rows of target cells that some data have, of a condition or time where there are several; none if not told apart."""
     place, spec = model._spec.target, model._spec.conditions
     if place.population_key is not None and not has_column(data, place, place.population_key):
         return np.zeros(0, int)
+    if spec is not None and spec.course is not None:
+        rows = select_rows(data, place, None)
+        return rows[
+            spec.course.places(obs_column(data, place, spec.course.key, "time_key").iloc[rows])
+            == spec.course.place_of(time, "until")
+        ]
     if condition is None or spec is None or not spec.has_vector or spec.reversed:
         return select_rows(data, place, None)
     treated = _Treated.of(model, data)

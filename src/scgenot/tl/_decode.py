@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,6 +36,7 @@ def decode(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
+    until: Hashable | None = None,
 ) -> AnnData:
     """Return transported cells in genes, as :func:`scanpy.tl.rank_genes_groups` and its plots take them.
 
@@ -64,7 +65,7 @@ def decode(
         with: what the decoder loses is lost on both sides then.
     n_samples
         Transported cells for each source cell; of a key, at most as many as were stored.
-    indices, weight_by_growth, batch_size, rng, ode, conditions
+    indices, weight_by_growth, batch_size, rng, ode, conditions, until
         As in :func:`transported_cells`; with a key they are settled, and may not be given.
 
     Returns
@@ -88,7 +89,7 @@ def decode(
         raise ValueError(one_of("residual", residual, [None, "source"]))
     way = as_decoder(decoder)
     if isinstance(model_or_key, str):
-        settled = {"indices": indices, "ode": ode, "conditions": conditions, "batch_size": batch_size}
+        settled = {"indices": indices, "ode": ode, "conditions": conditions, "batch_size": batch_size, "until": until}
         given = [name for name, value in settled.items() if value is not None] + ["weight_by_growth"] * weight_by_growth
         if given:
             raise ValueError(
@@ -112,6 +113,7 @@ def decode(
             rng=rng,
             ode=ode,
             conditions=conditions,
+            until=until,
         )
         params = model_or_key.describe() | {"weight_by_growth": weight_by_growth}
     params = params | {"n_samples": n_samples, "residual": residual or "none"} | bound.describe()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from mudata import MuData
 from scipy.stats import t as student
 
-from scgenot._messages import check_count, check_unit, did_you_mean
+from scgenot._messages import check_count, check_unit, did_you_mean, listed
 from scgenot._rng import RNG, as_key
 from scgenot._sampling import host_rng
 from scgenot.flow import ODEConfig
@@ -46,6 +46,7 @@ def response(
     rng: RNG = 0,
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
+    until: Hashable | None = None,
 ) -> pd.DataFrame:
     r"""Return the genes that change in each group of source cells, with intervals, and write them.
 
@@ -71,7 +72,7 @@ def response(
         Cells with the source representation, and what the decoder needs. Target cells in it are what is observed; best such that the
         model has not seen.
     model
-        A trained model in one space, or several of the same kind: an ensemble.
+        A trained model in one space (of an ensemble, ``n_models``, each member counts as one), or several of the same kind.
     groupby
         Column of ``obs`` with groups of source cells, and the same groups of target cells. ``None``: all in one, ``"all"``.
     key_added
@@ -94,6 +95,8 @@ def response(
         How the flow's equation is solved.
     conditions
         Which conditions, in a model that has several: as in :meth:`scgenot.GENOT.sample`. Of several, the column ``condition`` has the name.
+    until
+        In a time course, the time that cells are taken to; cells of this time are what is observed.
 
     Returns
     -------
@@ -146,18 +149,18 @@ def response(
     bound = as_decoder(decoder).bind(space)
     key = as_key(rng)
     wanted = first.resolve_conditions(conditions) or [None]
-    settings = {"n_samples": n_samples, "batch_size": batch_size, "rng": key, "ode": ode}
+    settings = {"n_samples": n_samples, "batch_size": batch_size, "rng": key, "ode": ode, "until": until}
     tables, every = [], []
     for one in wanted:
-        rows = first.source_rows(adata, indices=indices, conditions=one)
+        rows = first.source_rows(adata, indices=indices, conditions=one, until=until)
         if len(rows) == 0:
             raise ValueError("there are no source cells in this adata. Name cells with `indices`.")
-        observed = observed_rows(first, adata, one)
+        observed = observed_rows(first, adata, one, _arrival(first, adata, rows, until))
         labels = _labels(space.source.obs, groupby)
         for name in _names(labels, rows):
             here = rows[labels.iloc[rows].to_numpy() == name]
             there = observed[labels.iloc[observed].to_numpy() == name]
-            predicted = [_predicted(bound, one_model, adata, here, one, settings) for one_model in models]
+            predicted = [part for each in models for part in _predicted(bound, each, adata, here, one, settings)]
             table = _of_group(predicted, _measured(bound, here, there, host_rng(key, len(tables))), level, bound.genes)
             table.insert(0, "group", name)
             if len(wanted) > 1:
@@ -166,12 +169,29 @@ def response(
         every.append(rows)
     table = pd.concat(tables, ignore_index=True)
     table["group"] = pd.Categorical(table["group"], categories=list(dict.fromkeys(table["group"])))
-    params = {"n_samples": n_samples, "level": float(level), "models": len(models)} | bound.describe()
+    params = {
+        "n_samples": n_samples,
+        "level": float(level),
+        "models": sum(one.n_models for one in models),
+    } | bound.describe()
     params |= {} if groupby is None else {"groupby": groupby}
     params |= {} if wanted[0] is None else {"conditions": [one.name for one in wanted]}
     results = Results(np.unique(np.concatenate(every)), uns={"table": table, "params": first.describe() | params})
     write(adata, first, key_added, results)
     return table.copy()
+
+
+def _arrival(model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"], until: Hashable | None) -> Any:
+    """Return the time at which all cells arrive in a time course, ``None`` elsewhere; raise a ``ValueError`` if they differ."""
+    if model.times is None:
+        return None
+    arrivals = model.get_times(adata, indices=rows, until=until)["to"].unique()
+    if len(arrivals) > 1:
+        raise ValueError(
+            f"`until` is needed: cells of this time course arrive at {listed(arrivals)}, and one change is told at a time. Name one of "
+            "them, or cells of one time with `indices`."
+        )
+    return arrivals[0]
 
 
 # ---- Moments over the cells of a group ---------------------------------------------------------------------------------
@@ -240,9 +260,11 @@ def _predicted(
     rows: Int[np.ndarray, " n"],
     condition: Asked | None,
     settings: dict[str, Any],
-) -> _Predicted:
-    genes, n_samples = len(bound.genes), settings["n_samples"]
-    change, landed, within = _Moments.empty(genes), _Moments.empty(genes), np.zeros(genes)
+) -> list[_Predicted]:
+    """Return what each model of an ensemble says, or the one model there is; sample k is of model k modulo their number."""
+    genes, n_samples, members = len(bound.genes), settings["n_samples"], min(model.n_models, settings["n_samples"])
+    change, landed = ([_Moments.empty(genes) for _ in range(members)] for _ in range(2))
+    within = [np.zeros(genes) for _ in range(members)]
     for some in _runs(rows, _SAMPLED_CELLS):
         drawn = model.sample(adata, indices=some, conditions=condition, **settings)
         size = max(1, _DECODED_ENTRIES // (n_samples * genes))
@@ -250,13 +272,15 @@ def _predicted(
             here, points = some[start : start + size], drawn[start : start + size]
             values = bound.decode(points.reshape(-1, points.shape[2]), np.repeat(here, n_samples))
             values = values.reshape(len(here), n_samples, genes)
-            means = values.mean(axis=1, dtype=np.float64)
             own, residual = bound.own(here), bound.residual(here)
-            change.add(means - own)
-            landed.add(means if residual is None else means + residual)
-            if n_samples > 1:
-                within += (values.var(axis=1, ddof=1, dtype=np.float64) * (1 - 1 / n_samples)).sum(axis=0)
-    return _Predicted(change, landed, within / len(rows))
+            for member in range(members):
+                mine = values[:, member :: model.n_models]
+                means, count = mine.mean(axis=1, dtype=np.float64), mine.shape[1]
+                change[member].add(means - own)
+                landed[member].add(means if residual is None else means + residual)
+                if count > 1:
+                    within[member] += (mine.var(axis=1, ddof=1, dtype=np.float64) * (1 - 1 / count)).sum(axis=0)
+    return [_Predicted(*parts) for parts in zip(change, landed, [one / len(rows) for one in within], strict=True)]
 
 
 def _measured(
