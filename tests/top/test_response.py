@@ -191,6 +191,29 @@ def test_an_ensemble_is_less_sure_where_its_models_differ(trained):
         scgenot.tl.response(adata, [])
 
 
+def test_members_of_an_ensemble_count_as_models(trained):
+    # Sample k is of model k modulo 3, and the models' means lie 1 apart in the first factor: a variance of 1.
+    one = knowing(trained)
+
+    class Three(type(one)):
+        n_models = 3
+
+        def sample(self, adata=None, *, n_samples=30, **options):
+            drawn = super().sample(adata, n_samples=n_samples, **options)
+            drawn[:, :, 0] += np.arange(n_samples) % 3 - 1
+            return drawn
+
+    several = copy.copy(one)
+    several.__class__ = Three
+    adata = gaussian(200, 200, 0)
+    tables = [in_order(scgenot.tl.response(adata, model, n_samples=30), adata) for model in (one, several)]
+    np.testing.assert_allclose(tables[1]["change"], tables[0]["change"], atol=0.02)
+    assert adata.uns["genot_response"]["params"]["models"] == 3
+    reach = [(table["upper"] - table["lower"]).to_numpy() / 2 / 1.65 for table in tables]
+    added = np.sqrt(np.maximum(reach[1] ** 2 - reach[0] ** 2, 0))
+    np.testing.assert_allclose(added, np.abs(LOADINGS[:, 0]), rtol=0.15, atol=0.02)
+
+
 def test_wrong_arguments_leave_the_object_as_it_was(trained):
     adata = in_genes()
     before = snapshot(adata)

@@ -346,3 +346,31 @@ def test_flows_keep_mass(model, course):
         assert moved.sum() == pytest.approx(1.0)
         np.testing.assert_allclose(moved.sum(axis=1), 0.5, atol=0.02)
         assert np.diag(moved).sum() > 0.9
+
+
+# ---- Genes -------------------------------------------------------------------------------------------------------------
+
+
+def test_changes_of_genes_over_several_steps(model, course):
+    from sklearn.preprocessing import FunctionTransformer
+
+    # Two "genes" that are two of the three features.
+    back = FunctionTransformer(inverse_func=lambda cells: cells[:, [0, 2]], check_inverse=False)
+    asked = {"decoder": back, "indices": rows_at(course, 2)}
+    genes = tl.decode(course, model, until=6, **asked)
+    assert set(genes.obs["day"]) == {6} and set(genes.obs["source_day"]) == {2}
+    ends = model.sample(course, indices=rows_at(course, 2), n_samples=1, until=6)[:, 0]
+    np.testing.assert_allclose(genes.X, ends[:, [0, 2]], rtol=1e-5)
+    table = tl.response(course, model, groupby="branch", until=6, n_samples=10, **asked)
+    right = table[table["group"] == "right"].set_index("names")
+    # Day 6 alone is what is observed, not all later days.
+    late, early = (rows_at(course, day)[is_right(course, rows_at(course, day))] for day in (6, 2))
+    cells = course.obsm["X_pca"][:, [0, 2]]
+    observed = cells[late].mean(axis=0) - cells[early].mean(axis=0)
+    np.testing.assert_allclose(right.loc[course.var_names, "observed"], observed, rtol=1e-4)
+    np.testing.assert_allclose(right.loc[course.var_names, "change"], observed, atol=0.6)
+    with pytest.raises(ValueError, match="`until` is needed: cells of this time course arrive at"):
+        tl.response(course, model, decoder=back, n_samples=2)
+    tl.transport(course, model, n_samples=2)
+    with pytest.raises(ValueError, match="until.* cannot be chosen for a result that is there"):
+        tl.decode(course, "genot", decoder=back, until=6)

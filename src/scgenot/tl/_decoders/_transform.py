@@ -94,6 +94,8 @@ class _BoundTransform(BoundDecoder):
             # A transform that was fitted on a data frame says that an array has no names.
             warnings.simplefilter("ignore", UserWarning)
             made = np.asarray(forward(dense_rows(stored, rows)[:, columns]))
+        if made.shape != places.shape:
+            return self
         off = np.square(made - places).sum() / max(np.square(places - places.mean(axis=0)).sum(), 1e-12)
         return dataclasses.replace(self, measures=bool(off <= TOLERANCE**2))
 
