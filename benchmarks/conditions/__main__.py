@@ -46,6 +46,7 @@ def main() -> None:
         "--injection", choices=("film", "concat"), default="film", help="of conditions into the field"
     )
     arguments.add_argument("--start", choices=("noise", "source"), default="noise", help="where flows start")
+    arguments.add_argument("--n-models", type=int, default=1, help="members of an ensemble")
     arguments.add_argument("--store", default=".benchmarks/conditions", help="folder of results, to go on; '' for none")
     arguments.add_argument("--out", default=None, help="write tables, settings and machine to this JSON file")
     options = arguments.parse_args()
@@ -61,6 +62,7 @@ def main() -> None:
         options.learning_rate,
         options.injection,
         options.start,
+        options.n_models,
     )
     options.store = Store(options.store)
     # What did not converge stands in the tables.

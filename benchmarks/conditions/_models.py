@@ -26,9 +26,11 @@ class Training:
     learning_rate: float = 1e-3
     injection: str = "film"
     start: str = "noise"
+    n_models: int = 1
 
     def as_key(self) -> dict:
-        return asdict(self)
+        # Results of before there were ensembles are found again.
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("n_models", 1)}
 
 
 def adata_of(cells: np.ndarray, **columns: np.ndarray) -> ad.AnnData:
@@ -44,7 +46,10 @@ def fit(
     scgenot.GENOT.setup_anndata(adata, source_rep="X_rep", **setup)
     options = {} if scale_cost is None else {"scale_cost": scale_cost}
     config = FlowConfig(
-        hidden=training.hidden, conditions=ConditionConfig(injection=training.injection), start=training.start
+        hidden=training.hidden,
+        conditions=ConditionConfig(injection=training.injection),
+        start=training.start,
+        n_models=training.n_models,
     )
     model = scgenot.GENOT(adata, epsilon=training.epsilon, flow_config=config, **options)
     model.train(
@@ -62,20 +67,33 @@ def perturbations(context: str) -> dict:
     """Return the setup of a screen: a perturbation each condition, controls from the same context.
 
     `context` says what the field knows of it: ``"seen"``, its name; ``"by controls"``, the mean of its controls, which stands in
-    ``uns["controls"]``; ``"not seen"``, nothing but the cell.
+    ``uns["controls"]``; ``"by responses"``, beside it the mean of its responses to the perturbations that training has of it, in
+    ``uns["responses"]``; ``"not seen"``, nothing but the cell.
     """
     setup = {"population_key": "perturbation", "source": CONTROL, "target": None, "match_keys": ("context",)}
     if context != "not seen":
         setup["context_keys"] = ("context",)
-    if context == "by controls":
-        setup["condition_reps"] = {"context": "controls"}
+    if context in ("by controls", "by responses"):
+        setup["condition_reps"] = {"context": context.removeprefix("by ")}
     return setup
 
 
-def add_control_means(adata: ad.AnnData) -> None:
-    """Write the mean of each context's controls to ``uns["controls"]``."""
-    cells = pd.DataFrame(adata.obsm["X_rep"], index=adata.obs_names)[(adata.obs["perturbation"] == CONTROL).to_numpy()]
-    adata.uns["controls"] = cells.groupby(adata.obs.loc[cells.index, "context"].astype(str)).mean()
+def describe_contexts(adata: ad.AnnData) -> None:
+    """Write the mean of each context's controls to ``uns["controls"]``, and its responses beside it to ``uns["responses"]``.
+
+    A response that training does not have is the mean of what other contexts answer to the perturbation.
+    """
+    cells = pd.DataFrame(adata.obsm["X_rep"], index=adata.obs_names)
+    keys = [adata.obs[column].astype(str).to_numpy() for column in ("context", "perturbation")]
+    means = cells.groupby(keys).mean()
+    controls = means.xs(CONTROL, level=1)
+    adata.uns["controls"] = controls
+    parts = [controls]
+    for name in sorted(set(keys[1]) - {CONTROL}):
+        shifts = means.xs(name, level=1) - controls
+        parts.append(shifts.fillna(shifts.mean()))
+    adata.uns["responses"] = pd.concat(parts, axis=1, keys=range(len(parts)))
+    adata.uns["responses"].columns = [f"{part}_{k}" for part, k in adata.uns["responses"].columns]
 
 
 def one_perturbation(name: str, matched: bool = True) -> dict:

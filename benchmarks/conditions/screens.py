@@ -171,7 +171,7 @@ def model_scores(fold: Fold, training: Training, seed: int, kind: str) -> dict:
     else:
         setup, condition = _models.one_perturbation(fold.perturbation, matched=kind != "ceiling"), None
     train = adata[kept].copy()
-    _models.add_control_means(train)
+    _models.describe_contexts(train)
     model = _models.fit(train, training, seed, setup=setup)
     rows = np.flatnonzero((train.obs["perturbation"] == CONTROL) & (train.obs["context"] == fold.context))
     draws = _models.predicted(model, train, rows, condition, DRAWS)
@@ -185,6 +185,8 @@ def model_scores(fold: Fold, training: Training, seed: int, kind: str) -> dict:
 def kinds(screen: Screen) -> tuple[str, ...]:
     """Return the models that are trained; a context is shown by its name only where training sees it treated."""
     seen = ("GENOT, all, context seen", "GENOT, all, context not seen") if len(screen.perturbations) > 1 else ()
+    if seen:
+        seen = (*seen, "GENOT, all, context by responses")
     return (*seen, "GENOT, all, context by controls", "GENOT, this perturbation alone", "ceiling")
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import BRIEF, SMALL
-from tests.model.test_conditions import FITTED, SCREEN, make_screen
+from tests.model.test_conditions import DOSED, FITTED, SCREEN, make_doses, make_screen
 
 from scgenot import GENOT, pl
 from scgenot.__main__ import main
 from scgenot.flow import FlowConfig
-from scgenot.model import condition_effects
+from scgenot.model import condition_effects, dose_effects
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,33 @@ def test_the_picture_shows_each_condition(fitted, kind):
     plt.close("all")
     with pytest.raises(ValueError, match="`kind` must be"):
         pl.conditions(adata, model, kind="bars")
+
+
+def test_curves_over_doses_go_through_the_effects_of_conditions(fitted):
+    adata = make_doses()
+    GENOT.setup_anndata(adata, **DOSED)
+    model = GENOT(adata, flow_config=FlowConfig(hidden=(32, 32)))
+    model.train(**BRIEF)
+    table = dose_effects(model, doses=[0.0, 5.0, 20.0])
+    assert list(table["perturbation"]) == ["A"] * 5 + ["B"] * 4
+    assert list(table["dose"]) == [0.0, 1.0, 5.0, 10.0, 20.0, 0.0, 5.0, 10.0, 20.0]
+    measured = table.dropna().assign(name=lambda rows: rows["perturbation"] + rows["dose"].map(" {:g}".format))
+    expected = condition_effects(model).loc[measured["name"]]
+    assert list(measured["name"]) == ["A 1", "A 10", "B 10"]
+    for column in ("predicted", "observed"):
+        np.testing.assert_allclose(measured[column], expected[column], rtol=1e-4)
+    # Dose 0 of either drug is the same control.
+    assert table["predicted"][table["dose"] == 0].nunique() == 1
+    ax = pl.conditions(adata, model, kind="doses", show=False)
+    assert [line.get_label() for line in ax.lines] == ["A", "B"]
+    assert [len(one.get_offsets()) for one in ax.collections] == [2, 1]
+    plt.close("all")
+    with pytest.raises(ValueError, match="`doses` must be finite and not below 0"):
+        dose_effects(model, doses=[-1.0])
+    with pytest.raises(ValueError, match="Use kind='doses'"):
+        pl.conditions(adata, model, doses=[1.0])
+    with pytest.raises(ValueError, match="dose curves need one covariate of numbers"):
+        dose_effects(fitted[1])
 
 
 def test_the_command_line_predicts_conditions(tmp_path, capsys):

@@ -12,6 +12,7 @@ from scgenot.flow._summaries import (
     conditional_variance,
     cosine_variance,
     label_uncertainty,
+    model_variance,
     reference_rows,
 )
 from scgenot.flow._trainer import train_velocity
@@ -42,6 +43,7 @@ __all__ = [
     "cosine_variance",
     "label_uncertainty",
     "matching_loss",
+    "model_variance",
     "noise_and_time",
     "reference_rows",
     "sample_blocks",

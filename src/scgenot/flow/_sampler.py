@@ -18,6 +18,7 @@ from scgenot.flow._config import ODEConfig
 from scgenot.flow._path import NoiseToTarget, Path
 from scgenot.flow._result import Params
 from scgenot.flow._scaling import Standardizer
+from scgenot.flow._velocity import member_of
 
 _SOLVERS = {
     "midpoint": diffrax.Midpoint,
@@ -45,6 +46,8 @@ class FlowWeights:
         The plan's own growth of the training cells, by population; where there is a network.
     condition_units
         Units of conditions; ``None`` without.
+    n_models
+        Members of the ensemble; above 1, `params` have them as their first axis.
     """
 
     params: Params
@@ -53,6 +56,7 @@ class FlowWeights:
     rescaling: dict[str, Params] = dataclasses.field(default_factory=dict)
     plan_growth: dict[str, Float[Array, " k"]] = dataclasses.field(default_factory=dict)
     condition_units: Standardizer | None = None
+    n_models: int = dataclasses.field(default=1, metadata={"static": True})
 
 
 def default_rows() -> int:
@@ -99,13 +103,14 @@ def sample_blocks(
 
     Yields
     ------
-    The place of the cells, and their samples in the user's units.
+    The place of the cells, and their samples in the user's units. In an ensemble sample k is drawn by member k modulo their number.
     """
     rows, path = rows or default_rows(), path or NoiseToTarget()
     # What growth needs stays behind: it has the training cells' number among its shapes.
     weights = dataclasses.replace(weights, rescaling={}, plan_growth={})
     conditions = np.zeros((len(cells), 0), np.float32) if conditions is None else conditions
-    cells_a_block = max(1, rows // n_samples)
+    members = min(weights.n_models, n_samples)
+    cells_a_block = max(1, rows * members // n_samples)
     for start in range(0, len(cells), cells_a_block):
         place = slice(start, min(start + cells_a_block, len(cells)))
         block = {
@@ -115,15 +120,19 @@ def sample_blocks(
             "sample_ids": np.tile(np.arange(n_samples, dtype=np.uint32), place.stop - place.start),
         }
         parts = []
-        for first in range(0, len(block["cell_ids"]), rows):
-            some = {name: array[first : first + rows] for name, array in block.items()}
-            size = len(some["cell_ids"])
-            # Padding rows are copies of the first one: zeros may lie where the velocity was never trained, and would keep
-            # an adaptive solver busy.
-            some = {name: np.concatenate([array, array[:1].repeat(rows - size, 0)]) for name, array in some.items()}
-            parts.append((_solve_rows(graphdef, path, weights, key, **some, ode=ode), size))
+        for member in range(members):
+            mine = np.flatnonzero(block["sample_ids"] % weights.n_models == member)
+            for first in range(0, len(mine), rows):
+                places = mine[first : first + rows]
+                # Padding rows are copies of the first one: zeros may lie where the velocity was never trained, and would keep
+                # an adaptive solver busy.
+                padded = np.concatenate([places, places[:1].repeat(rows - len(places))])
+                some = {name: array[padded] for name, array in block.items()}
+                parts.append((_solve_rows(graphdef, path, weights, key, np.int32(member), **some, ode=ode), places))
+        samples = np.empty((len(block["sample_ids"]), weights.target_units.mean.shape[0]), np.float32)
         # One host copy a block; the loop above only queues work.
-        samples = np.concatenate([np.asarray(part)[:size] for part, size in parts])
+        for part, places in parts:
+            samples[places] = np.asarray(part)[: len(places)]
         yield place, samples.reshape(place.stop - place.start, n_samples, -1)
 
 
@@ -133,6 +142,7 @@ def _solve_rows(
     path: Path,
     weights: FlowWeights,
     key: jax.Array,
+    member: Int[Array, ""],
     *,
     cells: Float[Array, "rows dx"],
     conditions: Float[Array, "rows dc"],
@@ -141,7 +151,7 @@ def _solve_rows(
     ode: ODEConfig,
 ) -> Float[Array, "rows dy"]:
     target_dim = weights.target_units.mean.shape[0]
-    model = nnx.merge(graphdef, weights.params)
+    model = nnx.merge(graphdef, member_of(weights.params, member) if weights.n_models > 1 else weights.params)
     x = weights.source_units.forward(cells)
     c = conditions if weights.condition_units is None else weights.condition_units.forward(conditions)
     c = model.encode(c)

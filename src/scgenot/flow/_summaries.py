@@ -31,6 +31,29 @@ def conditional_variance(samples: Float[np.ndarray, "n s d"]) -> Float[np.ndarra
     return samples.var(axis=1, ddof=1, dtype=np.float64).astype(np.float32)
 
 
+def model_variance(samples: Float[np.ndarray, "n s d"], n_models: int) -> Float[np.ndarray, " n"]:
+    """Return how far the members of an ensemble disagree on where each cell goes on average.
+
+    Parameters
+    ----------
+    samples
+        Samples of each cell; sample k is of member k modulo `n_models`.
+    n_models
+        Number of members.
+
+    Returns
+    -------
+    The variance between the members' means, summed over features, without the part that their finite numbers of samples make
+    up; not below 0. NaN unless each of at least two members has two samples.
+    """
+    if n_models < 2 or samples.shape[1] < 2 * n_models:
+        return np.full(len(samples), np.nan, np.float32)
+    own = [np.asarray(samples[:, member::n_models], np.float64) for member in range(n_models)]
+    means = np.stack([one.mean(axis=1) for one in own])
+    noise = np.mean([one.var(axis=1, ddof=1) / one.shape[1] for one in own], axis=0)
+    return np.maximum((means.var(axis=0, ddof=1) - noise).sum(axis=1), 0.0).astype(np.float32)
+
+
 def cosine_variance(
     samples: Float[np.ndarray, "n s d"], origin: Float[np.ndarray, "n d"] | None = None
 ) -> Float[np.ndarray, " n"]:

@@ -96,6 +96,7 @@ def train_velocity(
     *,
     path: Path | None = None,
     conditions: Float[Array | np.ndarray, "blocks dc"] | None = None,
+    n_models: int = 1,
     validation: ValidationSet | None = None,
     extra_metrics: Callable[[Params], dict[str, float]] | None = None,
     progress_bar: bool = True,
@@ -118,6 +119,8 @@ def train_velocity(
         Where the flow starts and what is regressed on the way; GENOT's by default.
     conditions
         What the velocity sees of each block of a coupling that has blocks, in standardised units.
+    n_models
+        Members of the ensemble; above 1, `params` and the weights have them as their first axis. Losses are means over them.
     validation
         Held-out pairs.
     extra_metrics
@@ -130,18 +133,18 @@ def train_velocity(
     The weights and the history. An interrupted or diverging training returns the last good weights and says so.
     """
     path = path or NoiseToTarget()
-    state = _initial_state(config.max_grad_norm, params)
+    state = _initial_state(config.max_grad_norm, n_models, params)
     pair_key, step_key = keys(key, 2)
     batches = coupling.pairs(pair_key, batch_size=config.batch_size, steps=config.check_every)
     rates = learning_rates(config)
-    recorder = _Recorder(config, validation, graphdef, path, extra_metrics)
+    recorder = _Recorder(config, validation, (graphdef, path, n_models), extra_metrics)
     # Padded on the host, so that the compiled steps know a few numbers of cells only.
     cells = tuple(
         jax.device_put(pad_with(np.asarray(side, np.float32), padded_cells(len(side)), 0.0))
         for side in (source, target)
     )
     table = _conditions(conditions)
-    run = partial(_run_steps, graphdef, path, config.max_grad_norm, config.ema_decay)
+    run = partial(_run_steps, graphdef, path, n_models, config.max_grad_norm, config.ema_decay)
     good, done, stopped = params, 0, Stopped.MAX_STEPS
     watch = _Divergence(params)
     with tqdm(total=config.max_steps, disable=not progress_bar, desc="Training", unit="step") as bar:
@@ -190,9 +193,10 @@ def _optimizer(max_grad_norm: float) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam())
 
 
-@partial(jax.jit, static_argnames="max_grad_norm")
-def _initial_state(max_grad_norm: float, params: Params) -> TrainState:
-    return TrainState(params, params, _optimizer(max_grad_norm).init(params))
+@partial(jax.jit, static_argnames=("max_grad_norm", "n_models"))
+def _initial_state(max_grad_norm: float, n_models: int, params: Params) -> TrainState:
+    init = _optimizer(max_grad_norm).init
+    return TrainState(params, params, init(params) if n_models == 1 else jax.vmap(init)(params))
 
 
 def _conditions(conditions: Any) -> Float[np.ndarray, "blocks dc"]:
@@ -206,10 +210,11 @@ def _conditions(conditions: Any) -> Float[np.ndarray, "blocks dc"]:
     return pad_edge(rows, max(_FEWEST_CONDITIONS, 1 << (len(rows) - 1).bit_length()))
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "max_grad_norm", "ema_decay"))
+@partial(jax.jit, static_argnames=("graphdef", "path", "n_models", "max_grad_norm", "ema_decay"))
 def _run_steps(
     graphdef: nnx.GraphDef,
     path: Path,
+    n_models: int,
     max_grad_norm: float,
     ema_decay: float | None,
     state: TrainState,
@@ -233,25 +238,39 @@ def _run_steps(
         return path.loss(partial(field, c=c), x, y, z, t)
 
     def step(k, carry):
-        state, losses = carry
+        states, losses = carry
         x, y = cells[0][i[k]], cells[1][j[k]]
-        z, t = noise_and_time(random_bits(key, done + k, 0), *y.shape)
-        loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, block[k])
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        params = jax.tree.map(lambda p, u: p - rates[k] * u, state.params, updates)
-        average = state.average
-        if ema_decay is not None:
-            average = optax.incremental_update(params, average, 1.0 - ema_decay)
-        return TrainState(params, average, optimizer_state), losses.at[k].set(loss)
+
+        def one(state, member):
+            z, t = noise_and_time(random_bits(key, done + k, member), *y.shape)
+            loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, block[k])
+            updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+            params = jax.tree.map(lambda p, u: p - rates[k] * u, state.params, updates)
+            average = state.average
+            if ema_decay is not None:
+                average = optax.incremental_update(params, average, 1.0 - ema_decay)
+            return TrainState(params, average, optimizer_state), loss
+
+        if n_models == 1:
+            states, loss = one(states, 0)
+        else:
+            states, loss = jax.vmap(one)(states, jnp.arange(n_models))
+        return states, losses.at[k].set(loss.mean())
 
     # The bound is an argument, so that a last, shorter call runs the same compiled loop.
     return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(i.shape[0], jnp.float32)))
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path"))
-def _validation_loss(graphdef: nnx.GraphDef, path: Path, params: Params, x, y, z, t, c) -> Float[Array, ""]:
-    field = nnx.merge(graphdef, params)
-    return path.loss(partial(field, c=field.encode(c)), x, y, z, t)
+@partial(jax.jit, static_argnames=("graphdef", "path", "n_models"))
+def _validation_loss(
+    graphdef: nnx.GraphDef, path: Path, n_models: int, params: Params, x, y, z, t, c
+) -> Float[Array, ""]:
+    def one(params):
+        field = nnx.merge(graphdef, params)
+        return path.loss(partial(field, c=field.encode(c)), x, y, z, t)
+
+    # One after another: 4096 pairs at once for each would be a peak of memory that training does not have.
+    return one(params) if n_models == 1 else jnp.mean(jax.lax.map(one, params))
 
 
 def _kept(state: TrainState, config: TrainConfig) -> Params:
@@ -289,11 +308,11 @@ class _Divergence:
 class _Recorder:
     """History, best weights and early stopping."""
 
-    def __init__(self, config, validation, graphdef, path, extra_metrics) -> None:
+    def __init__(self, config, validation, static, extra_metrics) -> None:
         self.history: dict[str, tuple[list[int], list[float]]] = {}
         self.should_stop = False
         self._config, self._validation, self._extra = config, validation, extra_metrics
-        self._static = graphdef, path
+        self._static = static
         self._best: tuple[float, Params] | None = None
         self._since_best = 0
 

@@ -89,6 +89,7 @@ def validate_on(
     units: tuple[Standardizer, Standardizer],
     held_out: HeldOut | None,
     conditions: Float[np.ndarray, "blocks dc"] | None = None,
+    n_models: int = 1,
 ) -> tuple[ValidationSet | None, Callable[[Any], dict[str, float]] | None]:
     """Return held-out pairs for the loss, and a function of the parameters for what else is measured.
 
@@ -103,7 +104,7 @@ def validate_on(
         some = tuple(_some(host_rng(sample_key), one) for one in held_out.unseen)
 
         def metrics(params: Any) -> dict[str, float]:
-            return unseen_energy(graphdef, path, FlowWeights(params, *units), sample_key, some)
+            return unseen_energy(graphdef, path, FlowWeights(params, *units, n_models=n_models), sample_key, some)
 
     if not len(held_out.source) or not len(held_out.target):
         return None, metrics
@@ -121,7 +122,7 @@ def validate_on(
     target_some = held_out.target[stratified(rng, between.target_marginal, (size,))]
 
     def divergence(params: Any) -> dict[str, float]:
-        weights = FlowWeights(params, *units)
+        weights = FlowWeights(params, *units, n_models=n_models)
         return held_out_divergence(graphdef, path, weights, sample_key, source_some, target_some)
 
     return pairs, divergence

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from scgenot.flow._conditions import ConditionEncoder, ConditionLayout
 from scgenot.flow._config import FlowConfig
@@ -93,10 +93,18 @@ def abstract_velocity(
     condition_dim: int = 0,
     layout: ConditionLayout | None = None,
 ) -> tuple[nnx.GraphDef, nnx.State]:
-    """Return structure and shapes of the weights of a :class:`VelocityField`, without computing any."""
-    return nnx.split(
-        nnx.eval_shape(lambda: VelocityField(source_dim, target_dim, config, condition_dim, layout, rngs=nnx.Rngs(0)))
+    """Return structure and shapes of the weights of a :class:`VelocityField`, without computing any.
+
+    Those of an ensemble have the members as their first axis.
+    """
+    field = nnx.eval_shape(
+        lambda: VelocityField(source_dim, target_dim, config, condition_dim, layout, rngs=nnx.Rngs(0))
     )
+    graphdef, params = nnx.split(field)
+    if config.n_models > 1:
+        stacked = lambda one: jax.ShapeDtypeStruct((config.n_models, *one.shape), one.dtype)
+        params = jax.tree.map(stacked, params)
+    return graphdef, params
 
 
 # One compiled program in place of two a layer.
@@ -109,6 +117,15 @@ def initial_weights(
     condition_dim: int = 0,
     layout: ConditionLayout | None = None,
 ) -> Any:
-    """Return the initial weights of a :class:`VelocityField`."""
-    field = VelocityField(source_dim, target_dim, config, condition_dim, layout, rngs=nnx.Rngs(params=key))
-    return nnx.split(field)[1]
+    """Return the initial weights of a :class:`VelocityField`, or of each member of an ensemble, each from a key of its own."""
+
+    def weights(key: jax.Array) -> Any:
+        field = VelocityField(source_dim, target_dim, config, condition_dim, layout, rngs=nnx.Rngs(params=key))
+        return nnx.split(field)[1]
+
+    return weights(key) if config.n_models == 1 else jax.vmap(weights)(jax.random.split(key, config.n_models))
+
+
+def member_of(params: Any, number: int | Int[Array, ""]) -> Any:
+    """Return the weights of one member of an ensemble."""
+    return jax.tree.map(lambda one: one[number], params)

@@ -26,7 +26,8 @@ from scgenot.flow._velocity import abstract_velocity, initial_weights
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
-_PATHS: dict[str, Path] = {"noise": NoiseToTarget(), "source": NoiseAroundSource()}
+# On arrays nothing tells that two spaces of equal width are one.
+_PATHS: dict[str, Path] = {"auto": NoiseToTarget(), "noise": NoiseToTarget(), "source": NoiseAroundSource()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,11 @@ class GENOTSolver(Method):
                 f"`start`='source' needs one space for both populations, got {self.source_dim} and {self.target_dim} features. Use "
                 "FlowConfig(start='noise')."
             )
+
+    @property
+    def n_models(self) -> int:
+        """Members of the ensemble that samples come from in turn; 1 for one model."""
+        return self.config.n_models
 
     @property
     def path(self) -> Path:
@@ -158,7 +164,7 @@ class GENOTSolver(Method):
             conditions = condition_units.on_host(conditions)
         params = initial_weights(init_key, *learned._network)
         validation, metrics = validate_on(
-            validation_key, learned.graphdef, self.path, coupling, units, data.held_out, conditions
+            validation_key, learned.graphdef, self.path, coupling, units, data.held_out, conditions, config.n_models
         )
         cells = source_units.on_host(source), target_units.on_host(target)
         told = {"marginal_kinds": tuple(coupling.marginal_kinds), "training_cells": (len(source), len(target))}
@@ -174,11 +180,12 @@ class GENOTSolver(Method):
             train_config,
             path=self.path,
             conditions=conditions,
+            n_models=config.n_models,
             validation=validation,
             extra_metrics=metrics,
             progress_bar=progress_bar,
         )
-        weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units)
+        weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units, config.n_models)
         return dataclasses.replace(learned, weights=weights), result
 
     def _learn_growth(self, key, coupling, cells, conditions) -> tuple[dict[str, nnx.State], dict[str, jax.Array]]:
@@ -260,7 +267,8 @@ class GENOTSolver(Method):
         growth = {POPULATIONS[k]: empty(known[k]) for k in relaxed} if kept else {}
         params = abstract_velocity(*self._network)[1]
         plain = c and self.condition_layout is None
-        return FlowWeights(params, source, target, rescaling, growth, _blank_units(c) if plain else None)
+        condition_units = _blank_units(c) if plain else None
+        return FlowWeights(params, source, target, rescaling, growth, condition_units, self.config.n_models)
 
     def _pooled(self, conditions: Float[np.ndarray, "rows c"]) -> Float[np.ndarray, "rows p"]:
         """Return conditions as networks for growth see them."""

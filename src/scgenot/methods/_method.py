@@ -166,6 +166,11 @@ class Method(abc.ABC):
     def weights_template(self) -> Any:
         """Return a tree with the shapes of the weights, to read saved ones into."""
 
+    @property
+    def n_models(self) -> int:
+        """Members of the ensemble that samples come from in turn; 1 for one model."""
+        return 1
+
     def log_prob(
         self,
         y: Float[Array | np.ndarray, "n dy"],

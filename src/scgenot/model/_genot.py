@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -42,6 +43,9 @@ class GENOT(TransportModel):
         In (0, 1): weight of the quadratic term in fused problems. The other problems do not use it.
     coupling
         ``"global"``: one transport problem over all cells. ``"minibatch"``: the paper's, one in each step.
+    n_models
+        Velocity fields that learn side by side, an ensemble: how far they disagree on a cell is reported beside the spread of its samples.
+        Time grows with it. ``None``: as in `flow_config`, one by default.
     flow_config
         Widths of the velocity field and units.
     coupling_options
@@ -76,13 +80,26 @@ class GENOT(TransportModel):
         tau_target: float = 1.0,
         alpha: float = 0.5,
         coupling: CouplingKind | Kind = "global",
+        n_models: int | None = None,
         flow_config: FlowConfig | None = None,
         registry: dict | None = None,
         **coupling_options: Any,
     ) -> None:
         options = {"tau_source": tau_source, "tau_target": tau_target, "alpha": alpha, "coupling": coupling}
         options |= {"problem": problem, "cost": cost, "epsilon": epsilon} | coupling_options
+        if n_models is not None:
+            flow_config = dataclasses.replace(flow_config or FlowConfig(), n_models=n_models)
         super().__init__(adata, method_config=flow_config, registry=registry, **options)
 
+    def _checked_config(self, config: FlowConfig | None) -> FlowConfig:
+        """Settle where flows start: with conditions in one space, what is not seen is better predicted as a move of cells."""
+        config = super()._checked_config(config)
+        if config.start != "auto":
+            return config
+        told = self._spec.conditions
+        moves = self._problem == "linear" and told is not None and told.has_vector
+        return dataclasses.replace(config, start="source" if moves else "noise")
+
     def _method_line(self) -> str:
-        return f"velocity field: hidden layers {self._method.config.hidden}"
+        members = f", {self._method.n_models} models" if self._method.n_models > 1 else ""
+        return f"velocity field: hidden layers {self._method.config.hidden}{members}"

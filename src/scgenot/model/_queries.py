@@ -19,6 +19,7 @@ from scgenot.flow import (
     conditional_variance,
     cosine_variance,
     label_uncertainty,
+    model_variance,
     reference_rows,
 )
 from scgenot.model._cells import Cells, Sampling, check_is_trained, sample_blocks
@@ -47,6 +48,8 @@ class Summary:
         Variance of the cosine between a sample and the mean sample.
     variance
         Variance of the samples, summed over features, in squared units of the target representation.
+    model_variance
+        How far the members of an ensemble disagree on the mean; ``None`` for one model.
     samples
         The samples, if they were to be kept.
     """
@@ -56,6 +59,7 @@ class Summary:
     uncertainty: Float[np.ndarray, " n"]
     cos_var: Float[np.ndarray, " n"]
     variance: Float[np.ndarray, " n"]
+    model_variance: Float[np.ndarray, " n"] | None
     samples: Float[np.ndarray, "n s d"] | None
 
 
@@ -214,6 +218,10 @@ def get_uncertainty(
     ``variance``
         Variance of the samples summed over features, in squared units of the target representation. Large where the
         target population is spread out.
+    ``model_variance``
+        Of an ensemble (``GENOT(..., n_models=5)``): how far the models' means of a cell lie apart
+        (:func:`scgenot.flow.model_variance`), in the same units. The columns before tell how many targets a cell has; this one tells how
+        much training has left open. It needs two samples a model.
     ``entropy``
         With `label_key`, the entropy in nats of the labels as in :meth:`get_label_probabilities`.
     ``label_uncertainty``
@@ -230,6 +238,8 @@ def get_uncertainty(
     def scores_of(cells: Cells) -> pd.DataFrame:
         found = _summary(model, cells, sampling, displacement)
         columns = {"uncertainty": found.uncertainty, "cos_var": found.cos_var, "variance": found.variance}
+        if found.model_variance is not None:
+            columns["model_variance"] = found.model_variance
         scores = pd.DataFrame(columns, index=cells.names)
         if label_key is not None:
             probabilities = label_shares(model, cells, sampling, label_key, adata).to_numpy()
@@ -252,7 +262,7 @@ def _summary(
         )
     n, d = len(cells.rows), method.target_dim
     mean = np.empty((n, d), np.float32)
-    uncertainty, cos_var, variance = (np.empty(n, np.float32) for _ in range(3))
+    uncertainty, cos_var, variance, between = (np.empty(n, np.float32) for _ in range(4))
     regions = target_regions(model)
     samples = np.empty((n, sampling.n_samples, d), np.float32) if keep_samples else None
     for place, block in sample_blocks(model, cells, sampling):
@@ -260,9 +270,11 @@ def _summary(
         uncertainty[place] = np.nan if regions is None else regions.entropy(block)
         cos_var[place] = cosine_variance(block, cells.values[place] if displacement else None)
         variance[place] = conditional_variance(block).sum(axis=1)
+        between[place] = model_variance(block, method.n_models)
         if samples is not None:
             samples[place] = block
-    return Summary(cells.rows, mean, uncertainty, cos_var, variance, samples)
+    disagreement = between if method.n_models > 1 else None
+    return Summary(cells.rows, mean, uncertainty, cos_var, variance, disagreement, samples)
 
 
 def target_regions(model: TransportModel) -> TargetRegions | None:

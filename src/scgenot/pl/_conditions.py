@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,12 +13,14 @@ from anndata import AnnData
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from scgenot._messages import one_of
 from scgenot._rng import RNG
 from scgenot.pl._common import finish
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
 
+KINDS = ("predicted", "heatmap", "doses")
 _MOST_LABELS = 40
 
 
@@ -25,7 +28,8 @@ def conditions(
     adata: AnnData,
     model: GENOT,
     *,
-    kind: str = "predicted",
+    kind: Literal["predicted", "heatmap", "doses"] = "predicted",
+    doses: Sequence[float] | None = None,
     n_samples: int = 10,
     cmap: str = "viridis",
     rng: RNG = 0,
@@ -33,7 +37,7 @@ def conditions(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes | None:
-    """Draw how far each condition moves cells: predicted against observed, or a heat map over perturbations and contexts.
+    """Draw how far each condition moves cells: predicted against observed, over perturbations and contexts, or over doses.
 
     The effect is the distance between the mean of a condition's cells and that of its controls, in units of the
     representation.
@@ -46,7 +50,10 @@ def conditions(
         A trained model of conditions in one space.
     kind
         ``"predicted"``: one point a condition, those that training did not see in another colour, beside the diagonal.
-        ``"heatmap"``: predicted effects, perturbations x contexts.
+        ``"heatmap"``: predicted effects, perturbations x contexts. ``"doses"``: the predicted effect of each perturbation that
+        stands alone as a curve over its dose, its mean over contexts, and a point for each condition that was measured.
+    doses
+        Doses that curves go through; by default from 0 to the largest one that was seen.
     n_samples
         Samples a control.
     cmap
@@ -67,17 +74,26 @@ def conditions(
     Raises
     ------
     ValueError
-        If the model has no conditions, or `kind` is neither.
+        If the model has no conditions, `kind` is none of these, or there are no doses.
     """
-    from scgenot.model import condition_effects
+    from scgenot.model import condition_effects, dose_effects
 
-    if kind not in ("predicted", "heatmap"):
-        raise ValueError(f"`kind` must be 'predicted' or 'heatmap', got {kind!r}.")
-    table = condition_effects(model, adata, n_samples=n_samples, rng=rng)
+    if kind not in KINDS:
+        raise ValueError(one_of("kind", kind, KINDS))
+    if kind != "doses" and doses is not None:
+        raise ValueError(f"`doses` are those of curves, got kind={kind!r}. Use kind='doses', or leave them out.")
+    options = {"n_samples": n_samples, "rng": rng}
+    table = (
+        dose_effects(model, adata, doses=doses, **options)
+        if kind == "doses"
+        else condition_effects(model, adata, **options)
+    )
     if ax is None:
         ax = plt.subplots(figsize=(4.5, 4.2), layout="constrained")[1]
     if kind == "heatmap":
         _heatmap(table, ax, cmap)
+    elif kind == "doses":
+        _curves(table, ax)
     else:
         _against_observed(table, ax)
     return finish(ax.figure, ax, show, save)
@@ -110,3 +126,15 @@ def _heatmap(table: pd.DataFrame, ax: Axes, cmap: str) -> None:
     ax.set_xticks(np.arange(len(contexts)), contexts, rotation=45, ha="right")
     ax.set_yticks(np.arange(len(names)), names)
     ax.figure.colorbar(image, ax=ax, shrink=0.7, label="predicted effect")
+
+
+def _curves(table: pd.DataFrame, ax: Axes) -> None:
+    for number, (name, rows) in enumerate(table.groupby("perturbation", sort=False)):
+        mean = rows.groupby("dose")["predicted"].mean()
+        ax.plot(mean.index, mean, color=f"C{number}", label=name)
+        measured = rows.dropna(subset="observed")
+        ax.scatter(
+            measured["dose"], measured["observed"], s=22, color=f"C{number}", edgecolor="white", linewidth=0.5, zorder=3
+        )
+    ax.set(xlabel="dose", ylabel="effect (line: predicted, points: observed)", xlim=(0, None), ylim=(0, None))
+    ax.legend(frameon=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scgenot.model import GENOT
     from scgenot.model._queries import Summary
 
-_OWNED = ("samples", "uncertainty", "cos_var", "variance", "growth")
+_OWNED = ("samples", "uncertainty", "cos_var", "variance", "model_variance", "growth")
 
 
 def transport(
@@ -83,6 +83,8 @@ def transport(
         measured from the origin of the representation (or from the source cell, with `displacement`).
     ``obs["genot_variance"]``
         Variance of the samples, summed over features. Like the two before, NaN for one sample.
+    ``obs["genot_model_variance"]``
+        How far the models of an ensemble disagree on the mean, where there is one.
     ``obs["genot_growth"]``
         Mass that a cell sends per unit of prior mass, where a marginal was relaxed: 1 is kept, near 0 has no counterpart,
         all 1 in a balanced problem. Left out for minibatch couplings, which do not tell.
@@ -125,6 +127,8 @@ def transport(
 
 def _results(found: Summary, growth: np.ndarray | None, key_added: str, params: dict[str, Any]) -> Results:
     measured = {"uncertainty": found.uncertainty, "cos_var": found.cos_var, "variance": found.variance}
+    if found.model_variance is not None:
+        measured["model_variance"] = found.model_variance
     if growth is not None:
         measured["growth"] = growth
     samples = {} if found.samples is None else {f"{key_added}_samples": found.samples}
