@@ -5,7 +5,7 @@ each cell type: Pearson correlation with the observed change (against control: h
 training: what is its own), how many of the 100 genes that change most are found, the summed variance of decoded cells as a share of that of
 measured treated cells, and which share of genes the 90 % intervals of `tl.response` hold. Beside: the mean shift of all training cells, that of
 training cells of the type (a replicate of five times the cells, which knows the labels), halves of the held-out cells, and what a perfect
-prediction would reach given these. Splits 0 to 4 served for choices (which variance, no residual in changes); figures are of splits 5 to 9.
+prediction would reach given these. Splits 0 to 2 served for the one choice (which variance of target cells); figures are of splits 5 to 9.
 
 GBM: raw counts of 300 genes of 5 patients. Of each patient in turn an SCVI and a GENOT in its latent space are trained on the other four.
 Energy distances (unbiased) to the treated cells in percent of doing nothing, and the correlation of decoded with measured changes, of
@@ -192,7 +192,7 @@ def gbm(adata, options) -> pd.DataFrame:
 
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--first-seed", type=int, default=5, help="0 to 4 served for choices")
+    arguments.add_argument("--first-seed", type=int, default=5, help="0 to 2 served for a choice")
     arguments.add_argument("--seeds", type=int, default=5, help="splits of Kang; 0 to skip it")
     arguments.add_argument("--max-steps", type=int, default=None, help="of Kang models; the default if not given")
     arguments.add_argument(

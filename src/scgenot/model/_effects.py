@@ -2,74 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from scgenot._rng import RNG
 from scgenot.data import (
     ConditionSpec,
     Data,
     condition_columns,
-    has_column,
-    obs_column,
     perturbations,
     read_representation,
     select_rows,
     text_of,
 )
 from scgenot.model._cells import cells_of, check_is_trained, some_data
-from scgenot.model._conditions import Asked, cells_in, named_condition
+from scgenot.model._conditions import cells_in, named_condition
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
-
-
-@dataclasses.dataclass(frozen=True)
-class _Treated:
-    """Treated cells of some data: their rows, the perturbation of each, and its contexts."""
-
-    rows: Int[np.ndarray, " n"]
-    perturbation: pd.Series
-    contexts: pd.DataFrame
-
-    @classmethod
-    def of(cls, model: TransportModel, data: Data) -> _Treated:
-        spec, place = model._spec.conditions, model._spec.target
-        rows = select_rows(data, place, None)
-        told = condition_columns(data, place, spec.columns, rows)
-        doses = model._conditions.encoding.doses
-        own = perturbations(told, spec, doses, "adata.obs", may_be_empty=True)[spec.name_column]
-        return cls(rows, own, told)
-
-    def in_condition(self, perturbation: str, context: Mapping[str, Any]) -> Bool[np.ndarray, " n"]:
-        here = self.perturbation.to_numpy() == perturbation
-        for key, value in context.items():
-            here &= self.contexts[key].map(text_of).astype(str).to_numpy() == text_of(value)
-        return here
-
-
-def observed_rows(
-    model: TransportModel, data: Data, condition: Asked | None = None, time: Any = None
-) -> Int[np.ndarray, " m"]:
-    """Return the rows of target cells that some data have, of a condition or time where there are several; none if not told apart."""
-    place, spec = model._spec.target, model._spec.conditions
-    if place.population_key is not None and not has_column(data, place, place.population_key):
-        return np.zeros(0, int)
-    if spec is not None and spec.course is not None:
-        rows = select_rows(data, place, None)
-        return rows[
-            spec.course.places(obs_column(data, place, spec.course.key, "time_key").iloc[rows])
-            == spec.course.place_of(time, "until")
-        ]
-    if condition is None or spec is None or not spec.has_vector or spec.reversed:
-        return select_rows(data, place, None)
-    treated = _Treated.of(model, data)
-    return treated.rows[treated.in_condition(condition.perturbation_name, condition.context)]
 
 
 def condition_effects(
@@ -136,11 +90,14 @@ def _checked(model: TransportModel) -> ConditionSpec:
 def _observed_means(model: TransportModel, data: Data) -> dict[tuple[str, ...], Float[np.ndarray, " d"]]:
     """Return the mean of the cells of each condition, by the perturbation's name and its contexts as text."""
     spec, place = model._spec.conditions, model._spec.target
-    treated = _Treated.of(model, data)
-    keys = treated.perturbation.to_frame()
+    target = select_rows(data, place, None)
+    told = condition_columns(data, place, spec.columns, target)
+    keys = perturbations(told, spec, model._conditions.encoding.doses, "adata.obs", may_be_empty=True)[
+        [spec.name_column]
+    ]
     for key in spec.context_keys:
-        keys[key] = treated.contexts[key].map(text_of).astype(str).to_numpy()
-    cells = read_representation(place.cells(data), place.rep, treated.rows, "target_rep", place)
+        keys[key] = told[key].map(text_of).astype(str).to_numpy()
+    cells = read_representation(place.cells(data), place.rep, target, "target_rep", place)
     groups = keys.groupby([*keys], sort=False).indices
     return {name if isinstance(name, tuple) else (name,): cells[rows].mean(axis=0) for name, rows in groups.items()}
 

@@ -132,7 +132,7 @@ def response(
     >>> table = scgenot.tl.response(adata, model, groupby="cell_type")  # doctest: +SKIP
     >>> table[(table["group"] == "B") & (table["lower"] > 0)].head()  # doctest: +SKIP
     """
-    from scgenot.model._effects import observed_rows
+    from scgenot.model._observed import observed_rows
 
     check_writable(adata, key_added, copy=False)
     check_count("n_samples", n_samples)
