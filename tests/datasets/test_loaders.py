@@ -94,28 +94,31 @@ def test_without_a_connection(server, monkeypatch):
         ConnectionError,
         match=r"'Lineage.npy' is not in .* could not be fetched from http://127.0.0.1:9/yuto.*\$SCGENOT_DATA",
     ):
-        datasets.larry_2d(progress_bar=False)
+        datasets.larry("2d", progress_bar=False)
 
 
 def test_a_file_that_is_gone(server):
     with pytest.raises(ConnectionError, match="could not be fetched"):
-        datasets.larry_2d(progress_bar=False)
+        datasets.larry("2d", progress_bar=False)
 
 
 def test_prepared_files_come_first(server, monkeypatch, tmp_path):
     ad.AnnData(np.ones((2, 2), np.float32)).write_h5ad(tmp_path / "larry_2d.h5ad")
     monkeypatch.setenv("SCGENOT_DATA", str(tmp_path))
-    assert datasets.larry_2d().shape == (2, 2) and server[1] == []
+    assert datasets.larry("2d").shape == (2, 2) and server[1] == []
 
 
 def test_wrong_modality(plain_calls):
     with pytest.raises(ValueError, match="`modality` must be one of 'rna', 'atac', got 'protein'"):
         datasets.snareseq("protein")
+    with pytest.raises(ValueError, match="`which` must be one of 'clones', '2d', got '3d'"):
+        datasets.larry("3d")
 
 
 LOADERS = {
     "kang_ifnb_pbmc": (datasets.kang, ("kang",)),
-    "larry_2d": (datasets.larry_2d, ("larry_2d",)),
+    "larry_2d": (functools.partial(datasets.larry, "2d"), ("larry_2d",)),
+    "larry_clonal_subset": (functools.partial(datasets.larry, "clones"), ("larry",)),
     "schiebinger_serum_d10_d11": (datasets.schiebinger, ("schiebinger",)),
     "snareseq_celllines_rna": (functools.partial(datasets.snareseq, "rna"), ("snareseq_rna", "snareseq_cells")),
     "snareseq_celllines_atac": (functools.partial(datasets.snareseq, "atac"), ("snareseq_atac", "snareseq_cells")),
@@ -141,7 +144,10 @@ def test_the_shared_files_are_reproduced(name, server, monkeypatch):
         mine, theirs = getattr(found, slot), getattr(expected, slot)
         assert set(mine) == set(theirs)
         for key in theirs:
-            np.testing.assert_allclose(mine[key], theirs[key], atol=1e-5)
+            # The logarithms of LARRY's counts are rounded otherwise by other versions of NumPy (5e-7), and components with close
+            # variances pass that on: 1.5e-5 of values up to 24.
+            atol = 2e-5 if (name, key) == ("larry_clonal_subset", "X_pca") else 1e-5
+            np.testing.assert_allclose(mine[key], theirs[key], atol=atol)
     for table in ("obs", "var"):
         for column in getattr(expected, table):
             mine, theirs = getattr(found, table)[column], getattr(expected, table)[column]

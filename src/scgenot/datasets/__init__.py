@@ -11,7 +11,7 @@
 
 Every ``epsilon`` here is this package's: the factor of KL with the cost :math:`|x - y|^2`, unscaled.
 
-:func:`kang`, :func:`larry_2d`, :func:`schiebinger`, :func:`snareseq` and :func:`drosophila` load public data, fetched once from the
+:func:`kang`, :func:`larry`, :func:`schiebinger`, :func:`snareseq` and :func:`drosophila` load public data, fetched once from the
 repositories that hold them, at fixed commits and checked. ``$SCGENOT_DATA``, a folder of prepared files, is looked at first, and
 ``$SCGENOT_CACHE`` says where fetched files are kept.
 """
@@ -19,7 +19,7 @@ repositories that hold them, at fixed commits and checked. ``$SCGENOT_DATA``, a 
 from scgenot.datasets._conditional import ConditionalMixtureProblem
 from scgenot.datasets._conditional_draws import conditional_gaussian, conditional_mixture
 from scgenot.datasets._gaussian import GaussianProblem, gaussian_pair
-from scgenot.datasets._loaders import drosophila, kang, larry_2d, schiebinger, snareseq
+from scgenot.datasets._loaders import drosophila, kang, larry, schiebinger, snareseq
 from scgenot.datasets._mixture import MixtureProblem, gaussian_mixture
 from scgenot.datasets._quadratic import QuadraticGaussianProblem, quadratic_gaussian
 from scgenot.datasets._swiss_roll import SwissRollSpiral, swiss_roll_spiral
@@ -36,7 +36,7 @@ __all__ = [
     "gaussian_mixture",
     "gaussian_pair",
     "kang",
-    "larry_2d",
+    "larry",
     "quadratic_gaussian",
     "schiebinger",
     "snareseq",

@@ -22,6 +22,12 @@ FILES = {
         "data/valid.h5ad",
         "83f89f5356a4c01f65bbcee225eb45d8d8b13b6c962724431a26c1bf568ff09e",
     ),  # fmt: skip
+    "larry": RemoteFile(
+        "AllonKleinLab/cospar",
+        "ca54cad8a9db9a72152ba8a8b6d67d57eace4acb",
+        "tests/data/test_adata_preprocessed.h5ad",
+        "3c9a5d728f402ff2b87cfecb3cd6639a7fa342fe3a7d44ad57ac526a5ef674af",
+    ),  # fmt: skip
     "larry_2d": RemoteFile(
         "yutongo/TIGON",
         "1ed92cfcc250415fc01b4d344a308b0680cc9635",
@@ -98,28 +104,52 @@ def kang(*, progress_bar: bool = True) -> AnnData:
     return found
 
 
-def larry_2d(*, progress_bar: bool = True) -> AnnData:
-    """Load blood formation on days 2, 4 and 6 in two dimensions (Weinreb et al. 2020, Science 367:eaaw3381).
-
-    10,998 cells of the data that TIGON prepared (Sha et al. 2023); ``obs["time"]`` in days; coordinates in ``X`` and
-    ``obsm["X_emb"]``. No clones, no genes. From yutongo/TIGON (licence: MIT).
+def larry(which: Literal["clones", "2d"] = "clones", *, progress_bar: bool = True) -> AnnData:
+    """Load blood formation on days 2, 4 and 6 (Weinreb et al. 2020, Science 367:eaaw3381; GEO GSE140802).
 
     Parameters
     ----------
+    which
+        ``"clones"``: 781 cells and 2481 genes, log-normalised, of CoSpar's tests; ``obs``: ``time`` in days, ``cell_type``, ``clone``
+        (one a cell); ``obsm["X_pca"]`` 50 components. From AllonKleinLab/cospar (licence: MIT). ``"2d"``: 10,998 cells in two
+        dimensions, as TIGON has them (Sha et al. 2023), without clones and genes. From yutongo/TIGON (licence: MIT).
     progress_bar
-        Whether to show one while the file (176 kB) is fetched, once.
+        Whether to show one while the file (1.5 MB, 176 kB) is fetched, once.
 
     Raises
     ------
     ConnectionError, ValueError
-        As :func:`kang`.
+        As :func:`kang`; also if `which` is neither.
 
     Examples
     --------
-    >>> adata = scgenot.datasets.larry_2d()  # doctest: +SKIP
+    >>> adata = scgenot.datasets.larry()  # doctest: +SKIP
     """
-    if (there := _prepared("larry_2d")) is not None:
+    if which not in ("clones", "2d"):
+        raise ValueError(one_of("which", which, ("clones", "2d")))
+    if (there := _prepared({"clones": "larry_clonal_subset", "2d": "larry_2d"}[which])) is not None:
         return there
+    return _larry_clones(progress_bar) if which == "clones" else _larry_2d(progress_bar)
+
+
+def _larry_clones(progress_bar: bool) -> AnnData:
+    raw = _read("larry", progress_bar)
+    values = raw.X.log1p()
+    told = {
+        "time": raw.obs["time_info"].astype(str).astype(float),
+        "cell_type": raw.obs["state_info"],
+        "clone": np.asarray(raw.obsm["X_clone"].argmax(axis=1)).ravel().astype(np.int32),
+        "n_counts": raw.obs["n_counts"],
+    }
+    found = _anndata(values, pd.DataFrame(told, index=raw.obs_names), raw.var_names, "larry")
+    found.var["highly_variable"] = raw.var["highly_variable"].to_numpy()
+    found.obsm["X_emb"] = raw.obsm["X_emb"].astype(np.float32)
+    found.obsm["X_pca"] = principal_components(values.toarray(), _COMPONENTS)[0]
+    found.obsm["X_pca_shipped"] = raw.obsm["X_pca"].astype(np.float32)
+    return found
+
+
+def _larry_2d(progress_bar: bool) -> AnnData:
     # Three arrays of unequal length make a pickle. The checksum says that it is the one that was looked at.
     days = np.ravel(np.load(FILES["larry_2d"].fetch(progress_bar), allow_pickle=True))
     cells = np.concatenate(list(days)).astype(np.float32)
