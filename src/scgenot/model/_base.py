@@ -138,10 +138,6 @@ class TransportModel(BaseModelClass):
     reverse = _training.reverse
     coupling_summary = _training.coupling_summary
     conditions = property(_conditions.conditions)
-    n_models = property(
-        lambda self: self._method.n_models,
-        doc="Members of the ensemble that samples come from in turn; 1 for one model.",
-    )
     times = property(_times.times)
     goes_back = property(_times.goes_back)
     get_times = _times.get_times
@@ -260,6 +256,11 @@ class TransportModel(BaseModelClass):
         return _conditions.asked_conditions(self, conditions)[0]
 
     # ---- Its method --------------------------------------------------------------------------------------------------
+
+    @property
+    def n_models(self) -> int:
+        """Members of the ensemble that samples come from in turn; 1 for one model."""
+        return self._method.n_models
 
     def _checked_config(self, config: Any) -> Any:
         wanted = self.method_class.config_type
