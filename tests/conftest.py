@@ -135,8 +135,11 @@ ONCE = {
     "coupling/test_scan.py",
     "coupling/test_unbalanced_quadratic.py",
     "coupling/test_weights.py",
+    "flow/test_density.py",
+    "flow/test_prediction_regions.py",
     "flow/test_rescaling.py",
     "methods/test_conditions.py",
+    "methods/test_ensemble.py",
     "test_docs.py",
     "test_types.py",
 }
