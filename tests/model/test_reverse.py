@@ -113,3 +113,32 @@ def test_a_cost_that_has_a_direction(ready):
     other = model.reverse(**FEW)
     x, y = jnp.ones((2, 3)), jnp.arange(9.0).reshape(3, 3)
     np.testing.assert_allclose(other._coupling_config.cost(y, x), ((y[:, None] - 2.0 * x[None]) ** 2).sum(-1))
+
+
+def test_held_out_cells_are_coupled_at_costs_of_the_same_direction(monkeypatch):
+    # Going there costs one thing, coming back another: the reverse has the plan of the way there, also between held-out cells.
+    from scgenot.coupling._start_plan import dense_plan
+    from scgenot.flow import HeldOut
+
+    adata = make_adata()
+    cells = np.asarray(adata.obsm["X_pca"], np.float64)
+    apart = cells[None, :, 0] - cells[:, None, 0]
+    adata.obsp["uphill"] = np.where(apart > 0, 4 * apart**2, 0.25 * apart**2)
+    GENOT.setup_anndata(adata, **SETUP, source_distances="uphill")
+    model = GENOT(adata, flow_config=SMALL)
+    found, coupled_by = [], HeldOut.coupled_by
+
+    def spied(held, coupling):
+        found.append(coupled_by(held, coupling))
+        return found[-1]
+
+    monkeypatch.setattr(HeldOut, "coupled_by", spied)
+    few = BRIEF | {"max_steps": 10}
+    model.train(**few | {"validation_size": 0.2})
+    model.reverse(max_steps=10, progress_bar=False)
+    # An extended plan keeps the marginal of its source: what is compared is the cost between the cells of each pair, which a plan
+    # tells up to a number for each row and one for each column.
+    there, back = (np.log(dense_plan(one).astype(np.float64)) for one in found)
+    centred = lambda logs: logs - logs.mean(axis=0) - logs.mean(axis=1)[:, None] + logs.mean()
+    np.testing.assert_allclose(centred(there), centred(back.T), atol=2e-2)
+    assert np.abs(centred(there)).max() > 1

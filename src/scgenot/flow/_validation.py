@@ -73,6 +73,19 @@ class HeldOut:
     blocks: Sequence[tuple[Any, Any]] | None = None
     unseen: tuple[Unseen, ...] = ()
 
+    def swapped(self) -> HeldOut:
+        """Return them seen from the other side. What the coupling sees of them stays: costs keep their direction."""
+        return HeldOut(
+            self.target,
+            self.source,
+            self.target_costs,
+            self.source_costs,
+            None if self.shared is None else self.shared[::-1],
+            self.target_weights,
+            self.source_weights,
+            None if self.blocks is None else [(right, left) for left, right in self.blocks],
+        )
+
     def coupled_by(self, coupling: Coupling) -> Coupling:
         """Return the coupling between these cells that a solved one implies."""
         source = self.source if self.source_costs is None else self.source_costs

@@ -186,11 +186,26 @@ def reverse(
         other = kind(model.adata, **options, **{kind._config_argument: model._method.config})
     finally:
         make_current(model)
+    held = _held_out_of_given_costs(found)
     found = swapped(found, other._spec)
     train_config = _train_config(found, max_epochs, max_steps, train_options)
     coupling = None if model.coupling_ is None else model.coupling_.swapped()
-    learn(other, as_key(rng), found, coupling, train_config, progress_bar)
+    learn(other, as_key(rng), found, coupling, train_config, progress_bar, held)
     return other
+
+
+def _held_out_of_given_costs(found: TransportData) -> HeldOut | None:
+    """Return the held-out cells of a linear problem with given costs, seen from the other side; ``None`` elsewhere.
+
+    Costs may depend on the direction, and that of the coupling stays. Columns are turned, as the reverse has its source cells first.
+    """
+    given = found.problem == "linear" and any(place.distances is not None for place in found.spec.places)
+    held = held_out(found) if given and found.conditions is None else None
+    if held is None:
+        return None
+    held, n_source = held.swapped(), len(found.split.source_train)
+    turned = {name: np.roll(getattr(held, name), -n_source, axis=1) for name in ("source_costs", "target_costs")}
+    return dataclasses.replace(held, **turned)
 
 
 def current_data(model: TransportModel) -> TransportData:
@@ -282,8 +297,12 @@ def learn(
     coupling: Coupling | None,
     config: TrainConfig,
     progress_bar: bool,
+    held: HeldOut | None = None,
 ) -> None:
-    """Learn from the training cells, coupled or not, and keep all that came of it."""
+    """Learn from the training cells, coupled or not, and keep all that came of it.
+
+    `held` are the held-out cells, where the coupling does not see of them what the data say.
+    """
     source, target = (
         population.cells[some] for population, some in zip(found.populations, found.training, strict=True)
     )
@@ -294,7 +313,7 @@ def learn(
         weights = {"conditions": encoding.rows(found.conditions.table)[numbers], "layout": encoding.layout}
     elif coupling is not None:
         weights = {}
-    data = FitData(source, target, coupling, held_out=held_out(found, encoding), **weights)
+    data = FitData(source, target, coupling, held_out=held or held_out(found, encoding), **weights)
     method, result = model._method.learn(key, data, config, progress_bar=progress_bar)
     if result.steps == 0:
         warnings.warn(
