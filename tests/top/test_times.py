@@ -59,6 +59,10 @@ def test_fates(model, course):
     right = table["right"].iloc[early].to_numpy()
     assert right[is_right(course, early)].mean() > 0.9 and right[~is_right(course, early)].mean() < 0.1
     assert list(course.uns["genot_fates_colors"]) == ["#ff0000", "#0000ff"]
+    # Also among cells that all have one fate, whose other labels and their colours anndata takes away.
+    some = course[course.obs["genot_fates"] == "right"].copy()
+    ax = pl.fates(some, show=False)
+    assert [plt.matplotlib.colors.to_hex(bars[0].get_facecolor()) for bars in ax.containers] == ["#ff0000", "#0000ff"]
     assert list(course.obs["genot_fates"].cat.categories) == ["left", "right"]
     assert course.uns["genot_fates"]["params"]["until"] == 6
     expected = model.get_label_probabilities(label_key="branch", until=6)

@@ -151,7 +151,7 @@ def _is_plain(column: pd.Series) -> bool:
 
 
 def _colors(adata: AnnData, key: str, labels: list[str]) -> list[Any]:
-    stored = adata.uns.get(f"{key}_colors")
+    stored = adata.uns[key].get("colors", adata.uns.get(f"{key}_colors"))
     if stored is not None and len(stored) == len(labels):
         return list(stored)
     palette = plt.get_cmap("tab10" if len(labels) <= 10 else "tab20")

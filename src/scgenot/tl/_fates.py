@@ -80,7 +80,7 @@ def fates(
         some.
     ``obs["genot_fates_entropy"]``, ``obs["genot_fates_uncertainty"]``
         As :func:`transfer_labels` writes them.
-    ``uns["genot_fates"]["labels"]``, ``uns["genot_fates"]["params"]``
+    ``uns["genot_fates"]["labels"]``, ``uns["genot_fates"]["params"]`` (and ``["colors"]``)
         The labels as they are called, in the order of the columns; what was done.
 
     Raises
@@ -118,6 +118,8 @@ def fates(
     changed.uns.pop(f"{key_added}_colors", None)
     if colors is not None:
         changed.uns[f"{key_added}_colors"] = colors
+        # Subsets of cells lose the colours of labels that are no cell's most probable one.
+        changed.uns[key_added]["colors"] = colors
     return copied
 
 
