@@ -1,5 +1,6 @@
 """The documentation is built without a warning, names all that is public, and its examples run."""
 
+import doctest
 import functools
 import html
 import importlib
@@ -46,12 +47,38 @@ def public_names() -> list[str]:
     return names + own_members()
 
 
-def first_words(name: str) -> list[str]:
-    """Return words of the first sentence of a docstring that stand side by side, with neither code nor formula between."""
+def docstring(name: str) -> str:
     module, _, attribute = name.rpartition(".")
     parent = importlib.import_module(module) if module != "scgenot.GENOT" else scgenot.GENOT
     found = getattr(parent, attribute) if inspect.ismodule(parent) else inspect.getattr_static(parent, attribute)
-    text = (inspect.getdoc(getattr(found, "__func__", getattr(found, "fget", None) or found)) or "").split("\n\n")[0]
+    return inspect.getdoc(getattr(found, "__func__", getattr(found, "fget", None) or found)) or ""
+
+
+# Names of the public face, which docs/api.md lists.
+FACE = [name for name in public_names() if re.match(r"scgenot\.(GENOT$|(GENOT|tl|pl|metrics|datasets)\.)", name)]
+
+
+def test_every_name_of_the_api_has_an_example():
+    assert len(FACE) > 80
+    bare = [name for name in FACE if ">>> " not in docstring(name)]
+    assert not bare, f"no example in the docstring of {bare}"
+
+
+@pytest.mark.parametrize("room", ["metrics", "datasets"])
+def test_examples_of_docstrings_run(room):
+    """All those that need neither data nor a trained model; the others say so by `+SKIP`."""
+    said = doctest.DocTestParser()
+    runner, wrong = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE), []
+    names = [name for name in FACE if name.startswith(f"scgenot.{room}.")]
+    for name in names:
+        runner.run(said.get_doctest(docstring(name), {"scgenot": scgenot, "np": np}, name, None, 0), out=wrong.append)
+    assert not wrong, "".join(wrong)
+    assert runner.tries > len(names)
+
+
+def first_words(name: str) -> list[str]:
+    """Return words of the first sentence of a docstring that stand side by side, with neither code nor formula between."""
+    text = docstring(name).split("\n\n")[0]
     runs = re.split(r":\w+:`[^`]*`|``[^`]*``|`[^`]*`|[^\w\s,.:;'-]+", text)
     return max((re.findall(r"\w+", run)[:5] for run in runs), key=len)
 
@@ -143,11 +170,18 @@ def test_examples_run(page, named_data):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
 def test_commands_are_understood(page):
-    commands = [block.replace("\\\n", " ").split() for _, block in blocks(page, "bash")]
-    ours = [words[1:] for words in commands if words[:2] == ["scgenot", "transport"]]
+    lines = [line.split() for _, block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    ours = [words[1:] for words in lines if words[:1] == ["scgenot"] and words[1:2] != ["demo"]]
     assert ours
     for words in ours:
-        assert _parser().parse_args(words).source == "control"
+        assert _parser().parse_args(words).command == words[0]
+
+
+def test_the_citation_names_this_version():
+    assert (
+        re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE).group(1)
+        == scgenot.__version__
+    )
 
 
 def test_fused_numbers_of_ott_as_the_page_converts_them():

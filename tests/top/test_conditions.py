@@ -85,7 +85,8 @@ def test_the_command_line_predicts_conditions(tmp_path, capsys):
     make_screen().write_h5ad(path)
     command = ["transport", str(path), "-o", str(out), "--population-key", "drug", "--source", "control", "--quiet"]
     command += ["--context-keys", "donor", "--conditions", "A", "C | a", "--n-samples", "2", "--max-steps", "5"]
-    assert main(command) == 0
+    kept = ["--save-model", str(tmp_path / "model")]
+    assert main([*command, *kept]) == 0
     told = capsys.readouterr().out
     assert "conditions: 6, plans: 6" in told and "C | a: uncertainty" in told
     written = ad.read_h5ad(out)
@@ -95,6 +96,15 @@ def test_the_command_line_predicts_conditions(tmp_path, capsys):
     assert "COVARIATE=COLUMN" in capsys.readouterr().err
     assert "--overwrite" not in command and main(command) == 2
     assert "exists already" in capsys.readouterr().err
+    # All conditions of the model that was kept, by default; and one of them.
+    again, ask = tmp_path / "again.h5ad", ["--model", kept[1], "--n-samples", "2"]
+    assert main(["transport", str(path), "-o", str(again), *ask]) == 0
+    found = ad.read_h5ad(again)
+    assert {"genot_A", "genot_B"} <= set(found.obsm)
+    np.testing.assert_array_equal(found.obsm["genot_A"], written.obsm["genot_A"])
+    labelled = tmp_path / "labelled.h5ad"
+    assert main(["labels", str(path), "-o", str(labelled), *ask, "--label-key", "donor", "--condition", "A"]) == 0
+    assert ad.read_h5ad(labelled).obs["genot_labels"].notna().sum() == 140
 
 
 def test_conditions_between_two_spaces_share_one_orientation():

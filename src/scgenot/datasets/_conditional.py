@@ -76,6 +76,15 @@ class ConditionalMixtureProblem:
     ----------
     Gushchin et al. (2023), "Building the bridge of Schrödinger: a continuous entropic optimal transport benchmark",
     arXiv 2306.10161, for the construction with a single condition.
+
+    Examples
+    --------
+    >>> problem = scgenot.datasets.conditional_mixture(2)
+    >>> isinstance(problem, scgenot.datasets.ConditionalMixtureProblem)
+    True
+    >>> cells = problem.sample_source(0, 5, donor=1)
+    >>> problem.sample_conditional(1, cells, 10, problem.doses({0: 1.0})).shape
+    (5, 10, 2)
     """
 
     potential_means: Float[np.ndarray, "K d"]

@@ -51,6 +51,13 @@ def conditional_mixture(
     ------
     ValueError
         If a count or a number is not positive.
+
+    Examples
+    --------
+    >>> problem = scgenot.datasets.conditional_mixture(2, n_drugs=3)
+    >>> doses = problem.doses({0: 1.0, 2: 0.5})
+    >>> problem.sample_target(0, 100, doses).shape
+    (100, 2)
     """
     d, n_drugs, n_donors = as_count("d", d), as_count("n_drugs", n_drugs), as_count("n_donors", n_donors)
     n_components = as_count("n_components", n_components)
@@ -108,6 +115,12 @@ def conditional_gaussian(
     ------
     ValueError
         If a count or a number is not positive.
+
+    Examples
+    --------
+    >>> problem = scgenot.datasets.conditional_gaussian(2, n_drugs=3)
+    >>> problem.n_drugs, problem.n_donors
+    (3, 3)
     """
     d, n_drugs, n_donors = as_count("d", d), as_count("n_drugs", n_drugs), as_count("n_donors", n_donors)
     rng = np.random.default_rng(rng)

@@ -44,6 +44,14 @@ class GaussianProblem:
     ----------
     Janati et al. (2020), "Entropic optimal transport between unbalanced Gaussian measures has a closed form",
     theorem 1 (their :math:`2\sigma^2` is this epsilon).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = scgenot.datasets.GaussianProblem(np.eye(2), 2 * np.eye(2), 0.5)
+    >>> mean, cov = problem.conditional(np.ones((3, 2)))
+    >>> mean.shape, cov.shape
+    ((3, 2), (2, 2))
     """
 
     source_cov: Float[np.ndarray, "d d"]
@@ -140,6 +148,12 @@ def gaussian_pair(d: int, *, epsilon_fraction: float = 0.05, rng: int | np.rando
     ------
     ValueError
         If ``d`` is not a positive integer or ``epsilon_fraction`` is not positive.
+
+    Examples
+    --------
+    >>> problem = scgenot.datasets.gaussian_pair(3)
+    >>> problem.sample_source(0, 100).shape, problem.sample_target(1, 80).shape
+    ((100, 3), (80, 3))
     """
     d, fraction = as_count("d", d), as_positive("epsilon_fraction", epsilon_fraction)
     rng = np.random.default_rng(rng)

@@ -51,6 +51,13 @@ class MixtureProblem:
     ----------
     Gushchin et al. (2023), "Building the bridge of Schrödinger: a continuous entropic optimal transport benchmark",
     arXiv 2306.10161. Its official parameters are others: figures on these are not comparable digit by digit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = scgenot.datasets.MixtureProblem(np.array([[3.0, 0.0], [-3.0, 0.0]]), np.ones(2), 0.5, 1.0)
+    >>> problem.sample_conditional(0, np.zeros((4, 2)), 10).shape
+    (4, 10, 2)
     """
 
     potential_means: Float[np.ndarray, "K d"]
@@ -230,6 +237,12 @@ def gaussian_mixture(
     ------
     ValueError
         If a count or a number is not positive.
+
+    Examples
+    --------
+    >>> problem = scgenot.datasets.gaussian_mixture(2)
+    >>> problem.epsilon, problem.sample_target(0, 100).shape
+    (2.0, (100, 2))
     """
     d, n_components = as_count("d", d), as_count("n_components", n_components)
     means = np.random.default_rng(rng).standard_normal((n_components, d))

@@ -38,6 +38,13 @@ class QuadraticGaussianProblem:
     References
     ----------
     Le et al. (2022), "Entropic Gromov-Wasserstein between Gaussian distributions", ICML, arXiv 2108.10961.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = scgenot.datasets.QuadraticGaussianProblem(np.array([2.0, 1.0]), np.array([1.5, 0.5]), 1.0)
+    >>> problem.cross_singular_values.round(3)
+    array([1.658, 0.5  ])
     """
 
     source_eigenvalues: Float[np.ndarray, " d_x"]
@@ -156,6 +163,12 @@ def quadratic_gaussian(
     ------
     ValueError
         If eigenvalues are not positive and sorted, or ``epsilon`` is not positive.
+
+    Examples
+    --------
+    >>> problem = scgenot.datasets.quadratic_gaussian()
+    >>> round(problem.value, 4)
+    3.3402
     """
     return QuadraticGaussianProblem(np.asarray(source_eigenvalues), np.asarray(target_eigenvalues), epsilon)
 

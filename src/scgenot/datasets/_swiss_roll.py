@@ -24,6 +24,12 @@ class SwissRollSpiral(NamedTuple):
     source_arc, target_arc
         Arc length along the spiral from its inner end, in units of the data, shape (n,): what a transport that
         preserves geodesic distances carries over.
+
+    Examples
+    --------
+    >>> source, target, source_arc, target_arc = scgenot.datasets.swiss_roll_spiral(100)
+    >>> source.shape, target.shape, source_arc.shape
+    ((100, 3), (100, 2), (100,))
     """
 
     source: Float[np.ndarray, "n 3"]
@@ -57,6 +63,12 @@ def swiss_roll_spiral(n: int, rng: int | np.random.Generator = 0, *, width: floa
     ----------
     Marsland (2009), "Machine learning: an algorithmic perspective", for the roll; Klein et al. (2024), GENOT, for the
     pair.
+
+    Examples
+    --------
+    >>> cells = scgenot.datasets.swiss_roll_spiral(100, rng=1)
+    >>> cells.source.shape, cells.target.shape
+    ((100, 3), (100, 2))
     """
     n, rng = as_count("n", n), np.random.default_rng(rng)
     if not (np.isfinite(width) and width >= 0):

@@ -45,6 +45,12 @@ def bw2(
     ----------
     Gushchin et al. (2023), "Building the bridge of Schrödinger: a continuous entropic optimal transport benchmark",
     arXiv 2306.10161. The distance itself: Dowson & Landau (1982), J. Multivar. Anal. 12.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(scgenot.metrics.bw2(np.zeros(2), np.eye(2), np.array([3.0, 4.0]), np.eye(2)))
+    12.5
     """
     x_mean, y_mean = _as_mean("x_mean", x_mean), _as_mean("y_mean", y_mean)
     width = x_mean.shape[-1]
@@ -83,6 +89,13 @@ def bw_uvp(
     ----------
     Korotin et al. (2021), "Continuous Wasserstein-2 barycenter estimation without minimax optimization",
     arXiv 2102.01752.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> samples = np.random.default_rng(0).normal(size=(1000, 2))
+    >>> scgenot.metrics.bw_uvp(samples, np.zeros(2), np.eye(2)) < 1
+    True
     """
     points = as_points("samples", samples, min_rows=2)
     mean = _as_mean("mean", mean)
@@ -128,6 +141,15 @@ def cbw_uvp(
     ----------
     Gushchin et al. (2023), "Building the bridge of Schrödinger: a continuous entropic optimal transport benchmark",
     arXiv 2306.10161 (there with 1000 x and 1000 samples each).
+
+    Examples
+    --------
+    >>> problem = scgenot.datasets.gaussian_pair(2)
+    >>> cells = problem.sample_source(0, 50)
+    >>> samples = problem.sample_conditional(1, cells, 1000)
+    >>> means, cov = problem.conditional(cells)
+    >>> scgenot.metrics.cbw_uvp(samples, means, cov, problem.target_cov) < 1
+    True
     """
     samples = np.asarray(samples)
     if samples.ndim != 3 or samples.shape[0] < 1 or samples.shape[1] < 2:

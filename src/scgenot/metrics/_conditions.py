@@ -37,6 +37,13 @@ def discrimination_score(
     ----------
     Wu et al. (2024), "PerturBench: benchmarking machine learning models for cellular perturbation analysis", arXiv
     2408.10609, for ranks of predicted effects; here with the other conditions only, and ties averaged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> observed = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
+    >>> scgenot.metrics.discrimination_score(0.9 * observed, observed)
+    array([1., 1., 1.])
     """
     predicted, observed = _pair(predicted, observed)
     n = len(predicted)
@@ -78,6 +85,13 @@ def effect_correlation(predicted: Real[Array | np.ndarray, "n d"], observed: Rea
     ----------
     Viñas Torné et al. (2025), "Systema: a framework for evaluating genetic perturbation response prediction beyond
     systematic variation", Nat. Biotechnol., for the second reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> observed = np.array([[1.0, 2.0, 4.0], [0.0, 3.0, 1.0]])
+    >>> round(scgenot.metrics.effect_correlation(0.5 * observed, observed), 3)
+    1.0
     """
     predicted, observed = _pair(predicted, observed, min_rows=1)
     predicted = predicted - predicted.mean(axis=1, keepdims=True)

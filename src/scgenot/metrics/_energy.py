@@ -50,6 +50,12 @@ def energy_distance(
     References
     ----------
     Székely & Rizzo (2013), "Energy statistics: a class of statistics based on distances", J. Stat. Plan. Inference 143.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scgenot.metrics.energy_distance(np.zeros((3, 2)), np.tile([3.0, 4.0], (3, 1)))
+    10.0
     """
     x, y = as_point_pair(x, y)
     a, b = as_weights("x_weights", x_weights, len(x)), as_weights("y_weights", y_weights, len(y))

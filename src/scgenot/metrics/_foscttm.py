@@ -36,6 +36,13 @@ def foscttm(x: Real[Array | np.ndarray, "n d"], y: Real[Array | np.ndarray, "n d
     References
     ----------
     Liu et al. (2019), "Jointly embedding multiple single-cell omics measurements", WABI.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(10.0)[:, None]
+    >>> scgenot.metrics.foscttm(x, x)
+    0.0
     """
     x, y = as_point_pair(x, y, min_rows=2)
     n = len(x)

@@ -50,6 +50,13 @@ def label_transfer_accuracy(
     References
     ----------
     Demetci et al. (2022), "SCOT: single-cell multi-omics alignment with optimal transport", J. Comput. Biol. 29.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cells, labels = np.array([[0.0], [0.1], [5.0], [5.1]]), ["B", "B", "T", "T"]
+    >>> scgenot.metrics.label_transfer_accuracy(cells + 0.2, labels, cells, labels, k=1)
+    1.0
     """
     x, y = as_point_pair(x, y)
     x_labels, y_labels = _as_labels("x_labels", x_labels, len(x)), _as_labels("y_labels", y_labels, len(y))

@@ -57,6 +57,13 @@ def mmd_rbf(
     References
     ----------
     Gretton et al. (2012), "A kernel two-sample test", JMLR 13, equations 3 (unbiased) and 5 (biased).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(50, 2))
+    >>> scgenot.metrics.mmd_rbf(x, x + 5.0, 1.0) > 0.5
+    True
     """
     x, y = as_point_pair(x, y, min_rows=2 if unbiased else 1)
     widths = _median_bandwidths(x, y) if bandwidths is None else np.atleast_1d(np.asarray(bandwidths, dtype=np.float64))

@@ -71,6 +71,13 @@ def sinkhorn_divergence(
     References
     ----------
     Feydy et al. (2019), "Interpolating between optimal transport and MMD using Sinkhorn divergences", AISTATS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(50, 2))
+    >>> round(scgenot.metrics.sinkhorn_divergence(x, x + np.array([3.0, 0.0])), 1)
+    9.0
     """
     if not (np.isfinite(epsilon) and epsilon > 0):
         raise ValueError(

@@ -55,6 +55,12 @@ def wasserstein(
     References
     ----------
     Peyré & Cuturi (2019), "Computational optimal transport", section 2.3 and equation 2.11.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scgenot.metrics.wasserstein(np.zeros((3, 2)), np.tile([3.0, 4.0], (3, 1)))
+    5.0
     """
     if p not in (1, 2):
         raise ValueError(f"`p` must be 1 or 2, got {p!r}. Use p=2 for W2 and p=1 for the earth mover's distance.")

@@ -165,7 +165,12 @@ class TransportModel(BaseModelClass):
 
     @staticmethod
     def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
-        """Print the arguments of setup of a saved model."""
+        """Print the arguments of setup of a saved model.
+
+        Examples
+        --------
+        >>> scgenot.GENOT.view_setup_args("model")  # doctest: +SKIP
+        """
         show_setup_arguments(load_registry(dir_path, prefix))
 
     # ---- Its data ----------------------------------------------------------------------------------------------------
@@ -175,6 +180,10 @@ class TransportModel(BaseModelClass):
         """The data of the model. Set other data to transfer the setup to them: what was learned stays.
 
         Rows of training cells and the coupling refer to the earlier data, and are forgotten.
+
+        Examples
+        --------
+        >>> model.adata = other  # doctest: +SKIP
         """
         return self._adata
 
@@ -204,21 +213,42 @@ class TransportModel(BaseModelClass):
 
     @property
     def var_names(self) -> list[str] | None:
-        """Genes of the source representation where it is ``X``, in order; otherwise ``None``."""
+        """Genes of the source representation where it is ``X``, in order; otherwise ``None``.
+
+        Examples
+        --------
+        >>> model.var_names  # doctest: +SKIP
+        """
         return self._feature_names["source"] if self._spec.source.rep == "X" else None
 
     @property
     def target_var_names(self) -> list[str] | None:
-        """Names of the features of the target space, where they have any: ``X``, or a data frame in ``obsm``."""
+        """Names of the features of the target space, where they have any: ``X``, or a data frame in ``obsm``.
+
+        Examples
+        --------
+        >>> model.target_var_names  # doctest: +SKIP
+        """
         return self._feature_names["target"]
 
     def population_of(self, side: Literal["source", "target"]) -> tuple[Hashable | None, Hashable | None]:
-        """Return the column of ``obs`` and its category that tell a population from other cells; ``None`` if all belong."""
+        """Return the column of ``obs`` and its category that tell a population from other cells; ``None`` if all belong.
+
+        Examples
+        --------
+        >>> model.population_of("source")  # doctest: +SKIP
+        ('condition', 'control')
+        """
         place = getattr(self._spec, side)
         return place.population_key, place.category
 
     def source_adata(self, adata: Data | None = None) -> AnnData:
-        """Return the AnnData that source cells are read from: `adata` (by default the model's data), or its modality."""
+        """Return the AnnData that source cells are read from: `adata` (by default the model's data), or its modality.
+
+        Examples
+        --------
+        >>> model.source_adata(mdata).obs["genot_uncertainty"]  # doctest: +SKIP
+        """
         return self._spec.source.cells(some_data(self, adata))
 
     def source_rows(
@@ -229,7 +259,12 @@ class TransportModel(BaseModelClass):
         conditions: str | None = None,
         until: Hashable | None = None,
     ) -> Int[np.ndarray, " n"]:
-        """Return the rows of :meth:`source_adata` that results of :meth:`sample` belong to, in their order."""
+        """Return the rows of :meth:`source_adata` that results of :meth:`sample` belong to, in their order.
+
+        Examples
+        --------
+        >>> adata.obs_names[model.source_rows(adata)]  # doctest: +SKIP
+        """
         _times.check_until(self, until)
         if _times.course_of(self) is not None and conditions is None:
             return _times.departures(self, adata, indices, until)[0]
@@ -238,7 +273,12 @@ class TransportModel(BaseModelClass):
         return select_rows(some_data(self, adata), self._spec.source, indices)
 
     def resolve_conditions(self, conditions: Any) -> list[_conditions.Asked] | None:
-        """Return the conditions that are meant, each of which any getter takes; ``None`` in a model without conditions."""
+        """Return the conditions that are meant, each of which any getter takes; ``None`` in a model without conditions.
+
+        Examples
+        --------
+        >>> model.resolve_conditions("drug A")  # doctest: +SKIP
+        """
         if self._spec.conditions is None or not self._spec.conditions.has_vector:
             if conditions is not None:
                 raise ValueError("`conditions` was given, but this model was set up without any. Leave it out.")
@@ -259,7 +299,13 @@ class TransportModel(BaseModelClass):
 
     @property
     def n_models(self) -> int:
-        """Members of the ensemble that samples come from in turn; 1 for one model."""
+        """Members of the ensemble that samples come from in turn; 1 for one model.
+
+        Examples
+        --------
+        >>> scgenot.GENOT(adata, n_models=5).n_models  # doctest: +SKIP
+        5
+        """
         return self._method.n_models
 
     def _checked_config(self, config: Any) -> Any:
@@ -274,7 +320,13 @@ class TransportModel(BaseModelClass):
 
     @property
     def device(self) -> str:
-        """Device that holds the weights, such as ``"cpu:0"``."""
+        """Device that holds the weights, such as ``"cpu:0"``.
+
+        Examples
+        --------
+        >>> model.device  # doctest: +SKIP
+        'cpu:0'
+        """
         held = [leaf for leaf in jax.tree.leaves(self._method.weights) if isinstance(leaf, jax.Array)]
         device = next(iter(held[0].devices())) if held else jax.devices()[0]
         return f"{device.platform}:{device.id}"
@@ -291,6 +343,10 @@ class TransportModel(BaseModelClass):
         ------
         ValueError
             If there is no such device; the message lists those there are.
+
+        Examples
+        --------
+        >>> model.to_device("cpu")  # doctest: +SKIP
         """
         place = _device(device)
         if self._method.weights is not None:
@@ -299,7 +355,13 @@ class TransportModel(BaseModelClass):
     # ---- What it says of itself --------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, str | float | int]:
-        """Return what the model maps and how, in plain values that an AnnData can store."""
+        """Return what the model maps and how, in plain values that an AnnData can store.
+
+        Examples
+        --------
+        >>> model.describe()["problem"]  # doctest: +SKIP
+        'linear'
+        """
         source, target, config = self._spec.source, self._spec.target, self._coupling_config.resolved(self._problem)
         told = self._spec.conditions
         known = {
@@ -365,7 +427,12 @@ class TransportModel(BaseModelClass):
 
     @property
     def summary_string(self) -> str:
-        """What the model is, as ``repr`` says."""
+        """What the model is, as ``repr`` says.
+
+        Examples
+        --------
+        >>> print(model.summary_string)  # doctest: +SKIP
+        """
         return repr(self)
 
     def __dir__(self) -> list[str]:

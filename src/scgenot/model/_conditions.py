@@ -87,6 +87,10 @@ def conditions(model: TransportModel) -> pd.DataFrame | None:
     mean where there are several strata, and between spaces ``agreement`` with the reference plan that gives all conditions one
     orientation. In a time course one row a step: ``step``, its name; ``from`` and ``to``; ``sources`` and ``targets``, the
     numbers of its cells; and its plan. ``None`` for a model of a plain pair of populations.
+
+    Examples
+    --------
+    >>> model.conditions[["condition", "cells", "converged"]]  # doctest: +SKIP
     """
     if model._spec.conditions is None:
         return None

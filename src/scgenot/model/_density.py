@@ -114,6 +114,10 @@ def get_entropy(
     ------
     RuntimeError, NotImplementedError, KeyError, ValueError
         As :meth:`get_log_prob`.
+
+    Examples
+    --------
+    >>> model.get_entropy(adata, n_samples=30)  # doctest: +SKIP
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)

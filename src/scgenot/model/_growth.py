@@ -64,6 +64,12 @@ def get_growth(
         If the model is not trained.
     KeyError, ValueError
         As :meth:`sample`; also for a minibatch coupling with this tau below 1, which does not tell growth.
+
+    Examples
+    --------
+    >>> model = scgenot.GENOT(adata, tau_source=0.95)  # doctest: +SKIP
+    >>> model.train()  # doctest: +SKIP
+    >>> adata.obs.loc[adata.obs["condition"] == "control", "growth"] = model.get_growth()  # doctest: +SKIP
     """
     _check_population(population)
     sampling = Sampling(n_samples, rng=rng)
@@ -79,7 +85,13 @@ def get_growth(
 
 
 def knows_growth(model: TransportModel, population: Literal["source", "target"] = "source") -> bool:
-    """Return whether :meth:`get_growth` has an answer."""
+    """Return whether :meth:`get_growth` has an answer.
+
+    Examples
+    --------
+    >>> model.knows_growth()  # doctest: +SKIP
+    True
+    """
     _check_population(population)
     return model._method.marginal_kinds[POPULATIONS.index(population)] != "unknown"
 

@@ -71,6 +71,10 @@ def get_label_probabilities(
     ------
     RuntimeError, KeyError, ValueError
         As :meth:`sample`; also if no target cell has a label, or fewer than `n_neighbors` have.
+
+    Examples
+    --------
+    >>> model.get_label_probabilities(adata, "cell_type").idxmax(axis=1)  # doctest: +SKIP
     """
     adata, label_key = _in_order(adata, label_key)
     check_is_trained(model)
@@ -93,6 +97,10 @@ def label_frequencies(
     """Return the share of each label among labelled target cells, as columns of :meth:`get_label_probabilities`.
 
     In a time course, among cells of the time `until`, or of all times but the first.
+
+    Examples
+    --------
+    >>> model.label_frequencies(adata, "cell_type")  # doctest: +SKIP
     """
     adata, label_key = _in_order(adata, label_key)
     check_until(model, until)

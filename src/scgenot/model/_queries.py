@@ -116,6 +116,12 @@ def sample(
     KeyError, ValueError
         If the representation is missing, not finite, or of another width than in training; if `until` is no time, or no later
         one for a cell in `indices`.
+
+    Examples
+    --------
+    >>> samples = model.sample(adata, n_samples=10)  # doctest: +SKIP
+    >>> samples.shape  # doctest: +SKIP
+    (936, 10, 50)
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
@@ -147,6 +153,11 @@ def summarize(
 
     Parameters are those of :meth:`sample`; `displacement` as in :meth:`get_uncertainty`. Unless `keep_samples`,
     samples are summarised block by block and never held together.
+
+    Examples
+    --------
+    >>> found = model.summarize(adata, keep_samples=True)  # doctest: +SKIP
+    >>> found.mean, found.uncertainty, found.samples  # doctest: +SKIP
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
@@ -176,6 +187,10 @@ def get_transported_mean(
     Returns
     -------
     Array of shape (cells, target features), in units of the target representation.
+
+    Examples
+    --------
+    >>> model.get_transported_mean(adata, n_samples=30)  # doctest: +SKIP
     """
     check_is_trained(model)
     sampling = Sampling(n_samples, batch_size, rng, ode)
@@ -239,6 +254,10 @@ def get_uncertainty(
 
     All but the two of labels are NaN for `n_samples=1`: one sample does not tell a spread. `uncertainty` is also NaN
     for a model that an earlier version saved and that is loaded without target cells.
+
+    Examples
+    --------
+    >>> model.get_uncertainty(adata)["uncertainty"]  # doctest: +SKIP
     """
     check_is_trained(model)
     # One key for both passes: the labels are those of the same samples.

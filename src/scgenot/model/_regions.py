@@ -159,6 +159,12 @@ def get_label_sets(
     ------
     RuntimeError, KeyError, ValueError
         As :meth:`get_label_probabilities`; also if `level` is not below 1 or `calibration` is not one of these labels.
+
+    Examples
+    --------
+    >>> scgenot.tl.calibrate(adata, model, label_key="cell_type")  # doctest: +SKIP
+    >>> known = adata.uns["genot_calibration"]  # doctest: +SKIP
+    >>> model.get_label_sets(adata, label_key="cell_type", level=0.9, calibration=known)  # doctest: +SKIP
     """
     check_is_trained(model)
     check_level(level)

@@ -139,6 +139,21 @@ def setup_anndata(
         are negative or all zero, no partners are found, or `shared_rep` and `pairs_key` are both given.
     TypeError
         If a category is several, or of a kind that cannot be saved; if times have no order.
+
+    Examples
+    --------
+    Two populations of one object:
+
+    >>> scgenot.GENOT.setup_anndata(
+    ...     adata, population_key="condition", source="control", target="stimulated", source_rep="X_pca"
+    ... )  # doctest: +SKIP
+
+    All perturbations of a screen, and the days of a time course:
+
+    >>> scgenot.GENOT.setup_anndata(
+    ...     adata, population_key="drug", source="control", context_keys="donor"
+    ... )  # doctest: +SKIP
+    >>> scgenot.GENOT.setup_anndata(adata, time_key="day")  # doctest: +SKIP
     """
     arguments = dict(locals())
     del arguments["kwargs"], arguments["cls"]
@@ -230,6 +245,12 @@ def setup_mudata(
         If a modality or a key is missing; the message names the closest.
     ValueError, TypeError
         As :meth:`setup_anndata`.
+
+    Examples
+    --------
+    >>> scgenot.GENOT.setup_mudata(
+    ...     mdata, source_modality="atac", target_modality="rna", source_rep="X_lsi", target_rep="X_pca"
+    ... )  # doctest: +SKIP
     """
     arguments = dict(locals())
     del arguments["kwargs"], arguments["cls"]

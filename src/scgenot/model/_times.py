@@ -34,13 +34,25 @@ def check_until(model: TransportModel, until: Any) -> None:
 
 
 def times(model: TransportModel) -> tuple[Any, ...] | None:
-    """The times that the model follows, in this order; ``None`` for a model of two populations."""
+    """The times that the model follows, in this order; ``None`` for a model of two populations.
+
+    Examples
+    --------
+    >>> model.times  # doctest: +SKIP
+    (2.0, 4.0, 6.0)
+    """
     course = course_of(model)
     return None if course is None else course.followed
 
 
 def goes_back(model: TransportModel) -> bool:
-    """Whether the model follows a time course from the last time to the first."""
+    """Whether the model follows a time course from the last time to the first.
+
+    Examples
+    --------
+    >>> model.goes_back, model.reverse().goes_back  # doctest: +SKIP
+    (False, True)
+    """
     course = course_of(model)
     return course is not None and course.backwards
 
@@ -63,6 +75,10 @@ def get_times(
     ------
     ValueError
         If the model has no times, or a cell is not taken to this one; as :meth:`sample`.
+
+    Examples
+    --------
+    >>> model.get_times(adata, until=6)  # doctest: +SKIP
     """
     course = course_of(model)
     if course is None:

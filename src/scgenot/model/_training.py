@@ -110,6 +110,11 @@ def train(
     ------
     ValueError
         If a value is not allowed, or the AnnData was changed so that it does not fit any more.
+
+    Examples
+    --------
+    >>> model.train(max_steps=2000, rng=0)  # doctest: +SKIP
+    >>> scgenot.pl.history(model)  # doctest: +SKIP
     """
     for name in train_options:
         if name in _OURS:
@@ -165,6 +170,11 @@ def reverse(
         If this model has no coupling: it is not trained, was loaded (couplings are not saved), or got other data.
     ValueError
         If the data are not those that the coupling was solved for.
+
+    Examples
+    --------
+    >>> backward = model.reverse()  # doctest: +SKIP
+    >>> backward.sample(adata)  # doctest: +SKIP
     """
     if model._training is None or model._training.split is None:
         raise RuntimeError(
@@ -350,6 +360,10 @@ def coupling_summary(model: TransportModel) -> pd.DataFrame:
     ------
     RuntimeError
         If the model is not trained, or its method needs no coupling.
+
+    Examples
+    --------
+    >>> model.coupling_summary()[["effective_targets", "marginal_violation", "converged"]]  # doctest: +SKIP
     """
     if model._method.needs == "samples":
         raise RuntimeError(f"the method {model._method.name!r} learns from the two samples: there is no coupling.")

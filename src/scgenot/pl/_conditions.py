@@ -75,6 +75,10 @@ def conditions(
     ------
     ValueError
         If the model has no conditions, `kind` is none of these, or there are no doses.
+
+    Examples
+    --------
+    >>> scgenot.pl.conditions(adata, model, kind="heatmap")  # doctest: +SKIP
     """
     from scgenot.model import condition_effects, dose_effects
 

@@ -65,6 +65,11 @@ def fates(
         If there is no such result, column or embedding.
     ValueError
         If `basis` is given with `groupby` or `ax`.
+
+    Examples
+    --------
+    >>> scgenot.tl.fates(adata, model, "cell_type", until=6)  # doctest: +SKIP
+    >>> scgenot.pl.fates(adata, groupby="cell_type")  # doctest: +SKIP
     """
     if key not in adata.uns or key not in adata.obsm:
         raise KeyError(

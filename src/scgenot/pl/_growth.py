@@ -77,6 +77,11 @@ def growth(
         If there is no such result, embedding or column.
     ValueError
         If both `ax` and `groupby` are given.
+
+    Examples
+    --------
+    >>> scgenot.tl.transport(adata, model)  # doctest: +SKIP
+    >>> scgenot.pl.growth(adata, groupby="cell_type")  # doctest: +SKIP
     """
     if groupby is not None and ax is not None:
         raise ValueError("`groupby` draws two panels on a figure of its own; leave `ax` out.")

@@ -59,6 +59,11 @@ def history(
     ------
     RuntimeError
         If the model is not trained.
+
+    Examples
+    --------
+    >>> model.train()  # doctest: +SKIP
+    >>> scgenot.pl.history(model)  # doctest: +SKIP
     """
     recorded = model.history
     if not recorded:

@@ -83,6 +83,11 @@ def modalities(
     ValueError
         If `axes` does not hold as many axes as there are panels, an embedding has fewer than two columns, or it is an ``X``
         of more than two, whose first two say nothing of the rest.
+
+    Examples
+    --------
+    >>> scgenot.tl.transport(mdata, model)  # doctest: +SKIP
+    >>> scgenot.pl.modalities(mdata, color="cell_type")  # doctest: +SKIP
     """
     source, target, params = _sides(data, key)
     if color is not None:

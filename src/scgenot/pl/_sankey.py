@@ -99,6 +99,10 @@ def sankey(
         If the model has no times, or a time has no cell with a group.
     KeyError
         If there is no such column.
+
+    Examples
+    --------
+    >>> scgenot.pl.sankey(adata, model, "cell_type")  # doctest: +SKIP
     """
     check_course(model)
     column = obs_column(adata, label_key, "label_key")

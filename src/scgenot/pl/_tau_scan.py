@@ -56,6 +56,13 @@ def tau_scan(
         If there is no such result.
     ValueError
         If `axes` does not hold as many axes as there are panels.
+
+    Examples
+    --------
+    >>> scgenot.tl.suggest_tau(
+    ...     adata, population_key="condition", source="control", target="stimulated", source_rep="X_pca"
+    ... )  # doctest: +SKIP
+    >>> scgenot.pl.tau_scan(adata)  # doctest: +SKIP
     """
     if key not in adata.uns or "table" not in adata.uns[key]:
         raise KeyError(

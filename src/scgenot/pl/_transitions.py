@@ -57,6 +57,11 @@ def transitions(
     ------
     KeyError
         If there is no such result.
+
+    Examples
+    --------
+    >>> scgenot.tl.transitions(adata, model, "cell_type")  # doctest: +SKIP
+    >>> scgenot.pl.transitions(adata)  # doctest: +SKIP
     """
     adata = holder(adata, key, "transitions(mdata, model, source_key")
     if key not in adata.uns or "matrix" not in adata.uns[key]:

@@ -96,6 +96,11 @@ def transport(
         If there is no such result, embedding or column.
     ValueError
         If `adata` has no target cells, the result is one between modalities, or `n_arrows` is below 1.
+
+    Examples
+    --------
+    >>> scgenot.tl.transport(adata, model)  # doctest: +SKIP
+    >>> scgenot.pl.transport(adata, basis="X_umap", color="cell_type")  # doctest: +SKIP
     """
     check_count("n_arrows", n_arrows)
     adata = holder(adata, key)

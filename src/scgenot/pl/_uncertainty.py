@@ -81,6 +81,11 @@ def uncertainty(
         If there is no such result, embedding or column.
     ValueError
         If `value` is not one of these or was not written, no cell has a value (one sample), or both `ax` and `groupby` are given.
+
+    Examples
+    --------
+    >>> scgenot.tl.transport(adata, model)  # doctest: +SKIP
+    >>> scgenot.pl.uncertainty(adata, groupby="cell_type")  # doctest: +SKIP
     """
     if value not in _LABELS:
         raise ValueError(one_of("value", value, _LABELS))

@@ -55,6 +55,11 @@ def context_means(
         If a column or representation is missing.
     ValueError
         If a context has fewer than two controls, or values are not finite.
+
+    Examples
+    --------
+    >>> scgenot.tl.context_means(adata, "donor", population_key="drug", source="control")  # doctest: +SKIP
+    >>> adata.uns["context_means"]  # doctest: +SKIP
     """
     check_category("source", source)
     if copy:

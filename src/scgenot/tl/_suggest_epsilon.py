@@ -81,6 +81,13 @@ def suggest_epsilon(
     ------
     KeyError, ValueError
         If a key or category is missing, values are not finite, or the grid is out of range; `data` is left as it was.
+
+    Examples
+    --------
+    >>> scgenot.tl.suggest_epsilon(
+    ...     mdata, source_modality="atac", target_modality="rna", source_rep="X_lsi"
+    ... )  # doctest: +SKIP
+    >>> mdata.uns["genot_epsilons"]["why"]  # doctest: +SKIP
     """
     from scgenot.data import PopulationSpec, read_population
 

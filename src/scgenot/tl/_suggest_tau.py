@@ -81,6 +81,13 @@ def suggest_tau(
     KeyError, ValueError
         If a key or category is missing, values are not finite, labels are missing for some cells, or the grid is out of
         range; `adata` is left as it was.
+
+    Examples
+    --------
+    >>> scgenot.tl.suggest_tau(
+    ...     adata, population_key="condition", source="control", target="stimulated", source_rep="X_pca"
+    ... )  # doctest: +SKIP
+    >>> adata.uns["genot_taus"]["why"]  # doctest: +SKIP
     """
     # The model's room loads scvi-tools, which takes many seconds: only when it is needed.
     from scgenot.data import Place, obs_column, read_population

@@ -98,6 +98,11 @@ def transfer_labels(
     RuntimeError, KeyError, ValueError
         As :meth:`scgenot.GENOT.get_label_probabilities`; also if a copy of an object in a file is wanted. `adata` is left
         as it was.
+
+    Examples
+    --------
+    >>> scgenot.tl.transfer_labels(mdata, model, "cell_type")  # doctest: +SKIP
+    >>> mdata["atac"].obs["genot_labels"]  # doctest: +SKIP
     """
     check_writable(adata, key_added, copy)
     check_one_condition(conditions)

@@ -98,6 +98,11 @@ def transitions(
     RuntimeError, KeyError, ValueError
         As :meth:`scgenot.GENOT.get_label_probabilities`; also if prior weights are missing or wrong, or a copy of an object
         in a file is wanted. `adata` is left as it was.
+
+    Examples
+    --------
+    >>> scgenot.tl.transitions(adata, model, "cell_type")  # doctest: +SKIP
+    >>> adata.uns["genot_transitions"]["matrix"]  # doctest: +SKIP
     """
     target_key = target_key or source_key
     source = model.source_adata(adata)

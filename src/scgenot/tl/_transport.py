@@ -99,6 +99,11 @@ def transport(
     ------
     RuntimeError, KeyError, ValueError
         As :meth:`scgenot.GENOT.sample`; `adata` is left as it was.
+
+    Examples
+    --------
+    >>> scgenot.tl.transport(adata, model, n_samples=30, store_samples=True)  # doctest: +SKIP
+    >>> adata.obs["genot_uncertainty"]  # doctest: +SKIP
     """
     check_writable(adata, key_added, copy)
     found = model.summarize(

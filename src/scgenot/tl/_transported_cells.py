@@ -85,6 +85,11 @@ def transported_cells(
     RuntimeError, KeyError, ValueError
         As :meth:`scgenot.GENOT.sample` and, with `weight_by_growth`, :meth:`scgenot.GENOT.get_growth`; also if there are
         no source cells in `adata`, or prior weights are missing or wrong.
+
+    Examples
+    --------
+    >>> cells = scgenot.tl.transported_cells(adata, model, n_samples=5)  # doctest: +SKIP
+    >>> cells.obs["source_cell"]  # doctest: +SKIP
     """
     params = model.describe() | {"n_samples": n_samples, "weight_by_growth": weight_by_growth}
     params |= {} if until is None else {"until": until}

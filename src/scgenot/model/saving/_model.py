@@ -125,6 +125,10 @@ def save_model(
         If the directory exists and `overwrite` is false.
     ValueError
         If `prefix` names another directory, or the model has no data to save along.
+
+    Examples
+    --------
+    >>> model.save("model", overwrite=True)  # doctest: +SKIP
     """
     history = {} if model.history_ is None else {k: v.reset_index().to_dict("list") for k, v in model.history_.items()}
     config = model._coupling_config
@@ -200,6 +204,10 @@ def load_model(
         If there is no model in the directory.
     ValueError
         If `adata` does not fit the model, or a file is damaged or makes no sense.
+
+    Examples
+    --------
+    >>> model = scgenot.GENOT.load("model", adata=adata)  # doctest: +SKIP
     """
     saved = read_model(dir_path, prefix=prefix)
     content = saved.content
@@ -233,6 +241,10 @@ def load_registry(dir_path: str | Path, prefix: str | None = None) -> dict[str, 
     ------
     FileNotFoundError, ValueError
         As :meth:`load`.
+
+    Examples
+    --------
+    >>> scgenot.GENOT.load_registry("model")["setup_args"]  # doctest: +SKIP
     """
     path = json_path(dir_path, checked_prefix(prefix))
     content = read_content(path)
