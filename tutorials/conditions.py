@@ -18,9 +18,6 @@
 # can say something about a pair that nobody measured, one pair is left out.
 
 # %%
-import os
-from pathlib import Path
-
 import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,8 +25,7 @@ import pandas as pd
 
 import scgenot
 
-folder = Path(os.environ.get("SCGENOT_DATA", "../../shared/data"))
-adata = ad.read_h5ad(folder / "cytof_stim_chi11.h5ad")
+adata = scgenot.datasets.cytof_stimulation()
 pd.crosstab(adata.obs["cell_type"], adata.obs["condition"])
 
 # %% [markdown]

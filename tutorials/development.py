@@ -21,10 +21,6 @@
 # cells, 50 principal components.
 
 # %%
-import os
-from pathlib import Path
-
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -33,8 +29,7 @@ from scipy.stats import spearmanr
 
 import scgenot
 
-folder = Path(os.environ.get("SCGENOT_DATA", "../../shared/data"))
-adata = ad.read_h5ad(folder / "larry_clonal_subset.h5ad")
+adata = scgenot.datasets.larry()
 adata.obs["day"] = adata.obs["time"].astype(int).astype(str).astype("category")
 pd.crosstab(adata.obs["cell_type"], adata.obs["day"])
 

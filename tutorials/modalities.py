@@ -23,10 +23,6 @@
 # `scgenot demo`: it does the same with cells that ship with scanpy.
 
 # %%
-import os
-from pathlib import Path
-
-import anndata as ad
 import matplotlib.pyplot as plt
 import mudata
 import numpy as np
@@ -39,8 +35,7 @@ import scgenot
 
 if hasattr(mudata, "set_options"):  # before version 0.4
     mudata.set_options(pull_on_update=False)
-folder = Path(os.environ.get("SCGENOT_DATA", "../../shared/data"))
-modalities = {name: ad.read_h5ad(folder / f"snareseq_celllines_{name}.h5ad") for name in ("atac", "rna")}
+modalities = {name: scgenot.datasets.snareseq(name) for name in ("atac", "rna")}
 for name, one in modalities.items():
     one.var_names = [f"{name} {k}" for k in range(one.n_vars)]
     # Each cell scaled to length 1: depth says nothing about the kind of a cell.

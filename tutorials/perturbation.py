@@ -21,10 +21,6 @@
 # in `obsm`. Here: 936 control and 1039 stimulated cells of seven types, 50 principal components.
 
 # %%
-import os
-from pathlib import Path
-
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -32,8 +28,7 @@ import scanpy as sc
 
 import scgenot
 
-folder = Path(os.environ.get("SCGENOT_DATA", "../../shared/data"))
-adata = ad.read_h5ad(folder / "kang_ifnb_pbmc.h5ad")
+adata = scgenot.datasets.kang()
 sc.pp.neighbors(adata, use_rep="X_pca", random_state=0)
 sc.tl.umap(adata, random_state=0)
 adata

@@ -22,10 +22,6 @@
 # of the cells is dissociated, the other half is the map. The true places of the first half are kept for scoring.
 
 # %%
-import os
-from pathlib import Path
-
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -34,8 +30,7 @@ from sklearn.neighbors import KNeighborsRegressor
 
 import scgenot
 
-folder = Path(os.environ.get("SCGENOT_DATA", "../../shared/data"))
-adata = ad.read_h5ad(folder / "drosophila_bdtnp.h5ad")
+adata = scgenot.datasets.drosophila()
 rng = np.random.default_rng(0)
 dissociated = np.zeros(adata.n_obs, dtype=bool)
 dissociated[rng.choice(adata.n_obs, adata.n_obs // 2, replace=False)] = True

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -111,8 +112,18 @@ def test_prepared_files_come_first(server, monkeypatch, tmp_path):
 def test_wrong_modality(plain_calls):
     with pytest.raises(ValueError, match="`modality` must be one of 'rna', 'atac', got 'protein'"):
         datasets.snareseq("protein")
+    with pytest.raises(ValueError, match="`modality` must be one of 'rna', 'atac', got 'protein'"):
+        datasets.scicar("protein")
     with pytest.raises(ValueError, match="`which` must be one of 'clones', '2d', got '3d'"):
         datasets.larry("3d")
+
+
+@pytest.mark.parametrize("load", [datasets.scicar, datasets.gbm_panobinostat, datasets.cytof_stimulation])
+def test_without_rdata(load, server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdata", None)
+    with pytest.raises(ImportError, match=r'pip install "scgenot\[datasets\]"'):
+        load(progress_bar=False)
+    assert server[1] == []
 
 
 LOADERS = {
@@ -122,6 +133,10 @@ LOADERS = {
     "schiebinger_serum_d10_d11": (datasets.schiebinger, ("schiebinger",)),
     "snareseq_celllines_rna": (functools.partial(datasets.snareseq, "rna"), ("snareseq_rna", "snareseq_cells")),
     "snareseq_celllines_atac": (functools.partial(datasets.snareseq, "atac"), ("snareseq_atac", "snareseq_cells")),
+    "scicar_a549_rna": (functools.partial(datasets.scicar, "rna"), ("scicar",)),
+    "scicar_a549_atac": (functools.partial(datasets.scicar, "atac"), ("scicar",)),
+    "gbm_panobinostat": (datasets.gbm_panobinostat, ("gbm_panobinostat",)),
+    "cytof_stim_chi11": (datasets.cytof_stimulation, ("cytof_stimulation",)),
     "drosophila_bdtnp": (datasets.drosophila, ("drosophila_genes", "drosophila_places")),
 }
 
@@ -140,14 +155,18 @@ def test_the_shared_files_are_reproduced(name, server, monkeypatch):
     assert list(found.obs_names) == list(expected.obs_names) and list(found.var_names) == list(expected.var_names)
     assert list(found.obs) == list(expected.obs) and set(found.var) == set(expected.var)
     np.testing.assert_allclose(dense(found.X), dense(expected.X), atol=1e-5)
-    for slot in ("obsm", "varm"):
+    assert set(found.uns) == set(expected.uns)
+    for slot in ("obsm", "varm", "layers"):
         mine, theirs = getattr(found, slot), getattr(expected, slot)
         assert set(mine) == set(theirs)
         for key in theirs:
             # The logarithms of LARRY's counts are rounded otherwise by other versions of NumPy (5e-7), and components with close
             # variances pass that on: 1.5e-5 of values up to 24.
             atol = 2e-5 if (name, key) == ("larry_clonal_subset", "X_pca") else 1e-5
-            np.testing.assert_allclose(mine[key], theirs[key], atol=atol)
+            # NOT to 1e-5: the file's LSI is a randomised SVD that did not converge, apparently in single precision, and rounding grows.
+            # Five orders and precisions of the same formula were all .010 to .020 away (values up to tens); ours, in double, .0131.
+            atol = 2e-2 if (name, key) == ("scicar_a549_atac", "X_lsi") else atol
+            np.testing.assert_allclose(dense(mine[key]), dense(theirs[key]), atol=atol)
     for table in ("obs", "var"):
         for column in getattr(expected, table):
             mine, theirs = getattr(found, table)[column], getattr(expected, table)[column]

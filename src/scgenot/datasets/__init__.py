@@ -11,8 +11,8 @@
 
 Every ``epsilon`` here is this package's: the factor of KL with the cost :math:`|x - y|^2`, unscaled.
 
-:func:`kang`, :func:`larry`, :func:`schiebinger`, :func:`snareseq` and :func:`drosophila` load public data, fetched once from the
-repositories that hold them, at fixed commits and checked. ``$SCGENOT_DATA``, a folder of prepared files, is looked at first, and
+:func:`kang`, :func:`larry`, :func:`schiebinger`, :func:`snareseq`, :func:`scicar`, :func:`drosophila`, :func:`gbm_panobinostat` and
+:func:`cytof_stimulation` load public data, fetched once from the repositories that hold them, at fixed commits and checked. ``$SCGENOT_DATA``, a folder of prepared files, is looked at first, and
 ``$SCGENOT_CACHE`` says where fetched files are kept.
 """
 
@@ -20,6 +20,7 @@ from scgenot.datasets._conditional import ConditionalMixtureProblem
 from scgenot.datasets._conditional_draws import conditional_gaussian, conditional_mixture
 from scgenot.datasets._gaussian import GaussianProblem, gaussian_pair
 from scgenot.datasets._loaders import drosophila, kang, larry, schiebinger, snareseq
+from scgenot.datasets._loaders_r import cytof_stimulation, gbm_panobinostat, scicar
 from scgenot.datasets._mixture import MixtureProblem, gaussian_mixture
 from scgenot.datasets._quadratic import QuadraticGaussianProblem, quadratic_gaussian
 from scgenot.datasets._swiss_roll import SwissRollSpiral, swiss_roll_spiral
@@ -32,13 +33,16 @@ __all__ = [
     "SwissRollSpiral",
     "conditional_gaussian",
     "conditional_mixture",
+    "cytof_stimulation",
     "drosophila",
     "gaussian_mixture",
     "gaussian_pair",
+    "gbm_panobinostat",
     "kang",
     "larry",
     "quadratic_gaussian",
     "schiebinger",
+    "scicar",
     "snareseq",
     "swiss_roll_spiral",
 ]

@@ -81,10 +81,12 @@ def prepared_file(name: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def principal_components(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def principal_components(
+    values: np.ndarray, count: int, solver: str = "auto"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scores, loadings and means in float32: scikit-learn's, in double precision, with seed 0."""
     from sklearn.decomposition import PCA
 
-    fitted = PCA(count, random_state=0)
+    fitted = PCA(count, svd_solver=solver, random_state=0)
     scores = fitted.fit_transform(np.asarray(values, np.float64))
     return tuple(one.astype(np.float32) for one in (scores, fitted.components_.T, fitted.mean_))

@@ -57,6 +57,24 @@ FILES = {
         "novosparc/datasets/bdtnp/geometry.txt",
         "7db4e560581020bf647df915d39941f8ec3d472c351883aeff836d7aa6069762",
     ),  # fmt: skip
+    "scicar": RemoteFile(
+        "sqjin/scAI",
+        "9bd4bdbe9daa15399d2b49eb376cabaf40aa07ca",
+        "data/data_A549.rda",
+        "b5cceb564496c92bf037d01ff15cbde56beecf702e3370189f26603be33197f6",
+    ),  # fmt: skip
+    "gbm_panobinostat": RemoteFile(
+        "const-ae/lemur",
+        "0e62bc1287b17deec678f7db435ec09098a475f2",
+        "data/glioblastoma_example_data.rda",
+        "4e56d9cff16fb6750dd0054a0f7f05a7429c612906dc610c8dd44cb3e60de37e",
+    ),  # fmt: skip
+    "cytof_stimulation": RemoteFile(
+        "niaid/HDStIM",
+        "b42e3d83871fe6077362e5a36ab065360a25184e",
+        "data/chi11.rda",
+        "20951c412a5814e7d169b5b1a0d4b8aac348799cc77aa05b068be931cffb9b1b",
+    ),  # fmt: skip
 }
 _FEWEST_CELLS = 5
 _KANG_GENES, _COMPONENTS = 2000, 50
