@@ -11,13 +11,13 @@
 # ---
 
 # %% [markdown]
-# # Development: which cells grow, and what becomes of them
+# # Development: what becomes of a cell, where it came from, and which cells grow
 #
 # Weinreb et al. (2020) put a barcode into blood progenitors, let them divide, and sequenced some of the culture on days 2,
 # 4 and 6. Cells with the same barcode are one clone, so a cell that was sequenced on day 4 has sisters on day 6: they show
-# what it would have become. This notebook learns fates and growth without looking at the barcodes, and then asks them.
+# what it would have become. This notebook learns all three days in one model, without looking at the barcodes, and then asks them.
 #
-# You need an AnnData with the time points in one column of `obs`, and a representation of all cells in `obsm`. Here: 781
+# You need an AnnData with the times in one column of `obs`, and a representation of all cells in `obsm`. Here: 781
 # cells, 50 principal components.
 
 # %%
@@ -25,12 +25,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from scipy.stats import spearmanr
+from sklearn.neighbors import NearestNeighbors
 
 import scgenot
 
 adata = scgenot.datasets.larry()
-adata.obs["day"] = adata.obs["time"].astype(int).astype(str).astype("category")
+adata.obs["day"] = adata.obs["time"].astype(int)
 pd.crosstab(adata.obs["cell_type"], adata.obs["day"])
 
 # %%
@@ -42,16 +42,15 @@ plt.show()
 # %% [markdown]
 # ## How strictly must all cells be used?
 #
-# Some cells divide more than others between the two days, and some die. A balanced plan knows nothing of that: every cell
+# Some cells divide more than others between two days, and some die. A balanced plan knows nothing of that: every cell
 # of day 4 sends the same mass and every cell of day 6 gets the same. `tau` below 1 lets marginals give way, and the lower it
-# is, the more. How low may it be? `suggest_tau` splits each day into two random halves, which have nothing to lose to each
+# is, the more. How low may it be? `suggest_tau` splits each of two days into two random halves, which have nothing to lose to each
 # other, and takes the lowest tau at which they still exchange 90 % of their mass. `epsilon`, the blur of the plan, is the
 # largest at which a cell reaches at most one in twenty cells. It looks at no label; `label_key` only adds the panel on the
 # right.
 
 # %%
-days = {"population_key": "day", "source": "4", "target": "6", "source_rep": "X_pca"}
-scgenot.tl.suggest_tau(adata, **days, label_key="cell_type")
+scgenot.tl.suggest_tau(adata, population_key="day", source=4, target=6, source_rep="X_pca", label_key="cell_type")
 suggested = adata.uns["genot_taus"]
 scgenot.pl.tau_scan(adata)
 plt.show()
@@ -63,148 +62,131 @@ print(suggested["why"])
 # mild, and nothing to be left behind altogether. Middle: among how many cells the mass of one cell is spread. Right: how much mass stays within a cell type. (Cells
 # that differentiate *should* leave theirs, so here more is not always better.)
 #
-# ## Set up, train
+# ## One model for all days
 #
-# Beside the velocity field, two small networks learn how much mass a cell sends (`eta`, of day 4 cells) and gets (`xi`, of
-# day 6 cells).
+# With `time_key`, each day has a plan to the next one, and one network that knows the step learns both. `model.conditions` has one row a
+# step; `converged` should be true, and `mass` is what the plan carries of all mass.
 
 # %%
-scgenot.GENOT.setup_anndata(adata, **days)
+scgenot.GENOT.setup_anndata(adata, time_key="day", source_rep="X_pca")
 tau = suggested["tau"]
 model = scgenot.GENOT(adata, epsilon=suggested["epsilon"], tau_source=tau, tau_target=tau)
 model.train(max_steps=1500, validation_size=0.0, progress_bar=False)
-model.coupling_summary().T
+model.conditions
 
 # %% [markdown]
-# `mass` is what the plan carries of all mass, `converged` should be true.
-#
-# ## Growth
-#
-# `tl.transport` writes `obs["genot_growth"]`: the mass that a cell sends per unit of the mass that it was given. The figure
-# shows its logarithm to base 2. 0 is a cell that was used as it is; -1 one that sends half its mass, because few cells of
-# day 6 are like it: it dies, is diluted by faster ones, or was missed by sampling. The numbers compare cells of one
-# model. They are no division rates: how far they may move away from 0 is set by tau, and at a tau of 0.99 that is not far.
-# Mast cells, for example, go from 3 % of the cells to 8 %, which would be 1.5 on this scale.
-
-# %%
-scgenot.tl.transport(adata, model, n_samples=30)
-scgenot.pl.growth(adata, basis="X_emb", groupby="cell_type")
-plt.show()
-
-# %% [markdown]
-# The order is what to read: mast cells, megakaryocytes and basophils, whose shares rise, are at the top; plasmacytoid
-# dendritic cells and monocytes, whose shares fall, at the bottom.
-#
 # ## Fates
 #
-# Each sample of a day 4 cell asks its nearest day 6 cells what they are. `tl.transitions` averages that over the cells of
-# a type, each weighted by the mass that it sends. A row says what becomes of a type.
+# Each sample of a cell goes through the days one after another and asks its nearest day 6 cells what they are. `tl.fates` writes the
+# probability of each type to `obsm`, the most probable one and its entropy to `obs`.
 
 # %%
-scgenot.tl.transitions(adata, model, "cell_type")
-scgenot.pl.transitions(adata)
+scgenot.tl.fates(adata, model, "cell_type", until=6)
+sc.pl.embedding(adata[adata.obs["day"] < 6], "X_emb", color=["genot_fates", "genot_fates_entropy"], frameon=False, wspace=0.4)
+
+# %% [markdown]
+# By the type that a day 4 cell has already: most keep it. Groups of fewer than ten cells are grey.
+
+# %%
+early = adata[adata.obs["day"] == 4].copy()
+scgenot.pl.fates(early, groupby="cell_type")
 plt.show()
 
 # %% [markdown]
-# The same for single cells: probabilities in `obsm`, the most probable fate and the entropy of the fates in `obs`.
+# And all groups over all days. Bars are what was measured; bands are what goes from one to another.
 
 # %%
-scgenot.tl.transfer_labels(adata, model, "cell_type", key_added="fate")
-sc.pl.embedding(adata, "X_emb", color=["fate", "fate_entropy"], frameon=False, wspace=0.4)
+scgenot.pl.sankey(adata, model, "cell_type", min_share=0.02)
+plt.show()
 
 # %% [markdown]
 # ## Clones as truth
 #
 # For the cells of day 4 that have sisters on day 6: which share of their mass lands on the types of their sisters? Next to
 # it, what one gets without any knowledge (the composition of day 6 for every cell). Many cells are undifferentiated on both
-# days, which is easy; "decided" is the mass on differentiated cells alone.
+# days, which is easy; "decided" is the mass on differentiated cells alone. (These cells were trained on, their clones were not; the page
+# *Time courses* has the figures for clones that were left out, next to the discrete plan.)
 
 # %%
-early, late = adata.obs["day"] == "4", adata.obs["day"] == "6"
-sisters = pd.crosstab(adata.obs["clone"][late], adata.obs["cell_type"][late])
-with_sisters = adata.obs_names[early & adata.obs["clone"].isin(sisters.index)]
-own = sisters.loc[adata.obs.loc[with_sisters, "clone"]].gt(0)
-fates = adata.obsm["fate"].loc[with_sisters, own.columns]
-composition = adata.obs["cell_type"][late].value_counts(normalize=True)[own.columns]
-growth = adata.obs.loc[with_sisters, "genot_growth"].to_numpy()
+day = adata.obs["day"]
+sisters = pd.crosstab(adata.obs["clone"][day == 6], adata.obs["cell_type"][day == 6])
+composition = adata.obs["cell_type"][day == 6].value_counts(normalize=True)
 
 
-def on_own_fates(shares, types):
-    """Share of the mass on `types` that lands among the types of a cell's sisters; cells whose sisters have none left out."""
-    right = own[types].to_numpy()
-    some = right.any(axis=1)
-    mass = growth[some, None] * shares[types].to_numpy()[some]
-    return (mass * right[some]).sum() / mass.sum()
+def on_own_fates(cells, types):
+    """Share of the mass on `types` that lands among the types of a cell's sisters: of the model, and of the composition of day 6."""
+    own = sisters.loc[adata.obs.loc[cells, "clone"], types].gt(0).to_numpy()
+    some = own.any(axis=1)
+    shares = adata.obsm["genot_fates"].loc[cells, types].to_numpy()[some]
+    everywhere = np.broadcast_to(composition[types].to_numpy(), shares.shape)
+    return [(one * own[some]).sum() / one.sum() for one in (shares, everywhere)]
 
 
-everywhere = pd.DataFrame([composition] * len(fates), index=fates.index)
-decided = [name for name in own.columns if name != "undiff"]
-pd.DataFrame(
-    {
-        name: {"scgenot": on_own_fates(fates, types), "composition of day 6": on_own_fates(everywhere, types)}
-        for name, types in {"all fates": list(own.columns), "decided": decided}.items()
-    }
-).round(2)
+rows = {}
+for start in (4, 2):
+    cells = adata.obs_names[(day == start) & adata.obs["clone"].isin(sisters.index)]
+    for name, types in {
+        "all fates": list(sisters.columns),
+        "decided": [one for one in sisters.columns if one != "undiff"],
+    }.items():
+        rows[f"from day {start} ({len(cells)} cells), {name}"] = on_own_fates(cells, types)
+pd.DataFrame(rows, index=["scgenot", "composition of day 6"]).T.round(2)
 
 # %% [markdown]
-# And growth: does a clone whose day 4 cells have a high growth have more cells on day 6? Most clones have one to three
-# cells in this sample, so their expansion is mostly chance, and no correlation can be high. (Here it cannot be told from
-# none at all.)
-
-# %%
-sizes = pd.crosstab(adata.obs["clone"], adata.obs["day"])
-both = sizes[(sizes["4"] > 0) & (sizes["6"] > 0)]
-of_clone = adata.obs.loc[early].groupby("clone")["genot_growth"].mean()[both.index]
-spearman = spearmanr(of_clone, np.log2(both["6"] / both["4"]))
-print(f"{len(both)} clones: Spearman correlation {spearman.statistic:.2f} (p = {spearman.pvalue:.2g})")
-
-# %% [markdown]
-# ## From day 2 to day 4 to day 6
+# From day 4 the model knows most fates. From day 2 it hardly knows more than the composition: almost all cells of day 2 look alike, and a
+# dozen of them with sisters cannot tell whether that is the cells or the model.
 #
-# Models compose: what the first one draws is what the second one starts from. There are 34 cells on day 2, too few to say
-# which of them have no counterpart, so the first model is balanced. It draws 20 cells of day 4 for each, and the second model
-# draws 10 cells of day 6 for each of these.
+# ## Ancestors
+#
+# `model.reverse()` trains the way back on the same plans. Which types of day 4 do the cells of day 6 come from?
 
 # %%
-scgenot.GENOT.setup_anndata(adata, **days | {"source": "2", "target": "4"})
-first = scgenot.GENOT(adata, epsilon=suggested["epsilon"])
-first.train(max_steps=1500, validation_size=0.0, progress_bar=False)
-on_day_4 = scgenot.tl.transported_cells(adata, first, n_samples=20)
-on_day_4
-
-# %% [markdown]
-# The fates of a day 2 cell are those of its day 4 samples. Samples that grow count more.
-
-# %%
-every = np.arange(on_day_4.n_obs)
-fates_of_samples = model.get_label_probabilities("cell_type", on_day_4, indices=every, n_samples=10)
-weights = pd.Series(model.get_growth(on_day_4, indices=every), index=on_day_4.obs_names)
-weights /= weights.groupby(on_day_4.obs["source_cell"].to_numpy()).transform("sum")
-fates_of_day_2 = fates_of_samples.mul(weights, axis=0).groupby(on_day_4.obs["source_cell"].to_numpy()).sum()
-day_2_types = adata.obs.loc[fates_of_day_2.index, "cell_type"].astype(str)
-fates_of_day_2.groupby(day_2_types.to_numpy()).mean().loc[:, lambda table: table.max() > 0.01].round(2)
-
-# %% [markdown]
-# Nearly all cells of day 2 are undifferentiated, and their average is not far from the composition of day 6, as it should
-# be. What the models add is that these cells are not all alike: the spread between cells, fate by fate.
-
-# %%
-fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-shown = fates_of_day_2.mean().nlargest(6).index
-ax.boxplot([fates_of_day_2[name] for name in shown], tick_labels=list(shown), widths=0.5)
-ax.scatter(np.arange(1, len(shown) + 1), composition.reindex(shown), marker="D", color="#c9892b", label="day 6")
-ax.set(ylabel="probability, one value a day 2 cell")
-ax.legend(frameon=False)
+backward = model.reverse(max_steps=1500, progress_bar=False)
+scgenot.tl.ancestors(adata, backward, "cell_type", since=4, indices=np.flatnonzero(day == 6))
+late = adata[day == 6].copy()
+scgenot.pl.fates(late, key="genot_ancestors", groupby="cell_type")
 plt.show()
+
+# %% [markdown]
+# ## Growth
+#
+# Two small networks beside the velocity field learn how much mass a cell sends and gets. `tl.transport` writes `obs["genot_growth"]`: the
+# mass that a cell sends per unit of the mass that it was given. The figure
+# shows its logarithm to base 2, of day 4. 0 is a cell that was used as it is; -1 one that sends half its mass, because few cells of
+# day 6 are like it: it dies, is diluted by faster ones, or was missed by sampling. The numbers compare cells of one
+# model. They are no division rates: how far they may move away from 0 is set by tau, and at a tau of 0.99 that is not far.
+# Mast cells, for example, go from 3 % of the cells to 8 %, which would be 1.5 on this scale.
+
+# %%
+scgenot.tl.transport(adata, model, indices=np.flatnonzero(day == 4), n_samples=30)
+scgenot.pl.growth(adata, basis="X_emb", groupby="cell_type")
+plt.show()
+
+# %% [markdown]
+# The order is what to read: types whose shares rise are at the top, those whose shares fall at the bottom.
+#
+# ## Cells in between
+#
+# Day 5 was not measured. A cell of day 4 and a sample of where it is on day 6 are joined by a line; cells in between lie half way. Which
+# measured cells do they look like? (Cells in between two types look like either; they scatter less than measured cells.)
+
+# %%
+between = scgenot.tl.interpolate(adata, model, 5)
+nearest = NearestNeighbors(n_neighbors=1).fit(adata.obsm["X_pca"])
+looks_like = adata.obs["cell_type"].to_numpy()[nearest.kneighbors(between.obsm["X_pca"], return_distance=False)[:, 0]]
+types = {"day 4": adata.obs["cell_type"][day == 4], "day 5, interpolated": looks_like, "day 6": adata.obs["cell_type"][day == 6]}
+shares = pd.DataFrame({name: pd.Series(some).value_counts(normalize=True) for name, some in types.items()}).fillna(0)
+shares[shares.max(axis=1) > 0.02].round(2)
 
 # %% [markdown]
 # ## What to beware of
 #
-# - Growth means *more than the other cells of this sample, as far as tau allows*. Cells that were lost in sampling look the
-#   same as cells that died.
-# - Where a perturbation moves all cells, take the common part off first: `suggest_tau(..., cost="cosine", displaced=True)`
-#   and `GENOT(adata, cost=scgenot.coupling.displaced_cost("cosine", shift))` with the difference of the two means as
-#   `shift`. On blood cells under interferon with one type removed, growth then found that type better than with plain
-#   squared distances (median AUROC .94 against .86), except CD8 T cells, whose place CD4 T cells take (.53).
+# - **One lineage, without memory.** Steps are composed as if where a cell goes depended on where it is and not on where it came from. Snapshots
+#   cannot tell otherwise; clones can.
+# - **Probabilities are too sure.** On clones that were left out, the model is right about as often as the discrete plan's neighbours, but real clones
+#   disperse more than its probabilities say (page *Time courses*).
+# - **Growth** means *more than the other cells of this sample, as far as tau allows*. Cells that were lost in sampling look the
+#   same as cells that died. `tl.growth_priors` brings what is known of division and death into the plans.
 # - A type that turns into another one and a type that dies while the other one grows look alike. Clones can tell them
 #   apart; two snapshots cannot.
+# - `scgenot.tl.couplings` hands the plans to CellRank's `RealTimeKernel`.

@@ -164,7 +164,7 @@ def test_the_shared_files_are_reproduced(name, server, monkeypatch):
             # variances pass that on: 1.5e-5 of values up to 24.
             atol = 2e-5 if (name, key) == ("larry_clonal_subset", "X_pca") else 1e-5
             # NOT to 1e-5: the file's LSI is a randomised SVD that did not converge, apparently in single precision, and rounding grows.
-            # Five orders and precisions of the same formula were all .010 to .020 away (values up to tens); ours, in double, .0131.
+            # Five variants of the same formula in single precision were all .010 to .020 away (values up to tens); ours, in double, .0131.
             atol = 2e-2 if (name, key) == ("scicar_a549_atac", "X_lsi") else atol
             np.testing.assert_allclose(dense(mine[key]), dense(theirs[key]), atol=atol)
     for table in ("obs", "var"):

@@ -189,7 +189,7 @@ def _latent_semantic(present: Any, count: int = 50, fewest: int = 10) -> np.ndar
     """Components 2 to count + 1 of log(1 + 10^4 TF-IDF) of the peaks open in at least `fewest` cells; TF is of all peaks.
 
     With scikit-learn's five iterations the randomised SVD has not converged; more of them give other components than the shared file
-    has, which this reproduces to about .01 only: that was made in single precision.
+    has, which this reproduces to about .01 only: probably that was made in single precision.
     """
     from scipy.sparse import diags
     from sklearn.decomposition import TruncatedSVD
