@@ -82,7 +82,9 @@ model.conditions
 
 # %%
 scgenot.tl.fates(adata, model, "cell_type", until=6)
-sc.pl.embedding(adata[adata.obs["day"] < 6], "X_emb", color=["genot_fates", "genot_fates_entropy"], frameon=False, wspace=0.4)
+sc.pl.embedding(
+    adata[adata.obs["day"] < 6], "X_emb", color=["genot_fates", "genot_fates_entropy"], frameon=False, wspace=0.4
+)
 
 # %% [markdown]
 # By the type that a day 4 cell has already: most keep it. Groups of fewer than ten cells are grey.
@@ -174,7 +176,11 @@ plt.show()
 between = scgenot.tl.interpolate(adata, model, 5)
 nearest = NearestNeighbors(n_neighbors=1).fit(adata.obsm["X_pca"])
 looks_like = adata.obs["cell_type"].to_numpy()[nearest.kneighbors(between.obsm["X_pca"], return_distance=False)[:, 0]]
-types = {"day 4": adata.obs["cell_type"][day == 4], "day 5, interpolated": looks_like, "day 6": adata.obs["cell_type"][day == 6]}
+types = {
+    "day 4": adata.obs["cell_type"][day == 4],
+    "day 5, interpolated": looks_like,
+    "day 6": adata.obs["cell_type"][day == 6],
+}
 shares = pd.DataFrame({name: pd.Series(some).value_counts(normalize=True) for name, some in types.items()}).fillna(0)
 shares[shares.max(axis=1) > 0.02].round(2)
 
