@@ -1,7 +1,8 @@
 """Learning methods on arrays: learn from two coupled populations, then say where any source cell goes."""
 
+from scgenot.methods._entropic_map import EntropicMapConfig, EntropicMapSolver
 from scgenot.methods._genot import GENOTSolver
 from scgenot.methods._growth import Rescaling
 from scgenot.methods._method import Abilities, FitData, Method
 
-__all__ = ["Abilities", "FitData", "GENOTSolver", "Method", "Rescaling"]
+__all__ = ["Abilities", "EntropicMapConfig", "EntropicMapSolver", "FitData", "GENOTSolver", "Method", "Rescaling"]
