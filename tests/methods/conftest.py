@@ -6,7 +6,7 @@ import pytest
 
 from scgenot.coupling import Coupling, CouplingConfig, Diagnostics, solve_coupling
 from scgenot.flow import FlowConfig, Stopped, TrainConfig, TrainResult
-from scgenot.methods import Abilities, EntropicMapConfig, EntropicMapSolver, FitData, GENOTSolver, Method
+from scgenot.methods import Abilities, EntropicMapConfig, EntropicMapSolver, FitData, GENOTSolver, Method, OTCFMSolver
 
 N = 64
 
@@ -162,6 +162,7 @@ def blanks():
     return {
         "genot": GENOTSolver(2, 3, FlowConfig(hidden=(32, 32), time_frequencies=4)),
         "nearest": NearestOfLinear(2, 3, NearestConfig()),
+        "otcfm": OTCFMSolver(2, 2, FlowConfig(hidden=(32, 32), time_frequencies=4)),
         "entropic_map": EntropicMapSolver(2, 2, EntropicMapConfig()),
         "entropic_plan": EntropicMapSolver(2, 2, EntropicMapConfig(samples="plan")),
         "progressive": EntropicMapSolver(2, 2, EntropicMapConfig(map="progressive", n_steps=3)),

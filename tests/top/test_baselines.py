@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from tests.conftest import BRIEF, SETUP, assert_same, make_adata, snapshot
+from tests.conftest import BRIEF, SETUP, SMALL, assert_same, make_adata, snapshot
 from tests.model.modalities import SETUP as MODALITIES
 from tests.model.modalities import make_mdata
 
 import scgenot
-from scgenot.baselines import EntropicMap
+from scgenot.baselines import OTCFM, EntropicMap
 
 SOLVERS = {
+    "otcfm": (OTCFM, {"flow_config": SMALL}),
     "entropic": (EntropicMap, {}),
     "plan": (EntropicMap, {"samples": "plan"}),
     "progressive": (EntropicMap, {"map": "progressive"}),
@@ -23,7 +24,7 @@ def trained(request):
     kind.setup_anndata(adata, **SETUP)
     model = kind(adata, epsilon=0.02, **options)
     before = snapshot(adata)
-    model.train(**BRIEF)
+    model.train(**BRIEF | {"max_steps": 400, "learning_rate": 1e-2})
     assert_same(adata, before)
     return model
 

@@ -4,5 +4,15 @@ from scgenot.methods._entropic_map import EntropicMapConfig, EntropicMapSolver
 from scgenot.methods._genot import GENOTSolver
 from scgenot.methods._growth import Rescaling
 from scgenot.methods._method import Abilities, FitData, Method
+from scgenot.methods._otcfm import OTCFMSolver
 
-__all__ = ["Abilities", "EntropicMapConfig", "EntropicMapSolver", "FitData", "GENOTSolver", "Method", "Rescaling"]
+__all__ = [
+    "Abilities",
+    "EntropicMapConfig",
+    "EntropicMapSolver",
+    "FitData",
+    "GENOTSolver",
+    "Method",
+    "OTCFMSolver",
+    "Rescaling",
+]
