@@ -6,7 +6,17 @@ import pytest
 
 from scgenot.coupling import Coupling, CouplingConfig, Diagnostics, solve_coupling
 from scgenot.flow import FlowConfig, Stopped, TrainConfig, TrainResult
-from scgenot.methods import Abilities, EntropicMapConfig, EntropicMapSolver, FitData, GENOTSolver, Method, OTCFMSolver
+from scgenot.methods import (
+    Abilities,
+    EntropicMapConfig,
+    EntropicMapSolver,
+    FitData,
+    GENOTSolver,
+    LightSBConfig,
+    LightSBSolver,
+    Method,
+    OTCFMSolver,
+)
 
 N = 64
 
@@ -163,6 +173,7 @@ def blanks():
         "genot": GENOTSolver(2, 3, FlowConfig(hidden=(32, 32), time_frequencies=4)),
         "nearest": NearestOfLinear(2, 3, NearestConfig()),
         "otcfm": OTCFMSolver(2, 2, FlowConfig(hidden=(32, 32), time_frequencies=4)),
+        "lightsb": LightSBSolver(2, 2, LightSBConfig(epsilon=0.02)),
         "entropic_map": EntropicMapSolver(2, 2, EntropicMapConfig()),
         "entropic_plan": EntropicMapSolver(2, 2, EntropicMapConfig(samples="plan")),
         "progressive": EntropicMapSolver(2, 2, EntropicMapConfig(map="progressive", n_steps=3)),

@@ -11,7 +11,7 @@ from scgenot.flow import Stopped
 from scgenot.methods import Abilities, Method
 from scgenot.model.saving._files import flatten_arrays, unflatten_arrays
 
-METHODS = ("genot", "nearest", "otcfm", "entropic_map", "entropic_plan", "progressive")
+METHODS = ("genot", "nearest", "otcfm", "lightsb", "entropic_map", "entropic_plan", "progressive")
 
 
 @pytest.fixture(scope="module", params=METHODS)

@@ -7,9 +7,10 @@ from tests.model.modalities import SETUP as MODALITIES
 from tests.model.modalities import make_mdata
 
 import scgenot
-from scgenot.baselines import OTCFM, EntropicMap
+from scgenot.baselines import OTCFM, EntropicMap, LightSB
 
 SOLVERS = {
+    "lightsb": (LightSB, {"n_components": 10}),
     "otcfm": (OTCFM, {"flow_config": SMALL}),
     "entropic": (EntropicMap, {}),
     "plan": (EntropicMap, {"samples": "plan"}),

@@ -3,6 +3,7 @@
 from scgenot.methods._entropic_map import EntropicMapConfig, EntropicMapSolver
 from scgenot.methods._genot import GENOTSolver
 from scgenot.methods._growth import Rescaling
+from scgenot.methods._lightsb import LightSBConfig, LightSBSolver
 from scgenot.methods._method import Abilities, FitData, Method
 from scgenot.methods._otcfm import OTCFMSolver
 
@@ -12,6 +13,8 @@ __all__ = [
     "EntropicMapSolver",
     "FitData",
     "GENOTSolver",
+    "LightSBConfig",
+    "LightSBSolver",
     "Method",
     "OTCFMSolver",
     "Rescaling",
