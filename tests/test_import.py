@@ -20,6 +20,7 @@ HOUSE = (
     ("methods",),
     ("data",),
     ("model",),
+    ("baselines",),
     ("tl",),
     ("pl",),
     ("__main__", "_commands", "_demo", "_demo_perturbation"),

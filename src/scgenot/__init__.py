@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from scgenot._version import __version__
 
 if TYPE_CHECKING:
-    from scgenot import costs, coupling, data, datasets, flow, methods, metrics, model, pl, sinkhorn, tl
+    from scgenot import baselines, costs, coupling, data, datasets, flow, methods, metrics, model, pl, sinkhorn, tl
     from scgenot.model import GENOT
 
 __all__ = [
     "GENOT",
+    "baselines",
     "costs",
     "coupling",
     "data",

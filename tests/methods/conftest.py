@@ -4,9 +4,19 @@ import jax
 import numpy as np
 import pytest
 
-from scgenot.coupling import Coupling, Diagnostics
+from scgenot.coupling import Coupling, CouplingConfig, Diagnostics, solve_coupling
 from scgenot.flow import FlowConfig, Stopped, TrainConfig, TrainResult
-from scgenot.methods import Abilities, GENOTSolver, Method
+from scgenot.methods import (
+    Abilities,
+    EntropicMapConfig,
+    EntropicMapSolver,
+    FitData,
+    GENOTSolver,
+    LightSBConfig,
+    LightSBSolver,
+    Method,
+    OTCFMSolver,
+)
 
 N = 64
 
@@ -117,10 +127,43 @@ def known_pairs():
 
 # Two source features and three target features; the map is linear, so that the toy can learn it, too.
 @pytest.fixture(scope="session")
-def cells():
+def two_spaces():
     source = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
     target = source @ np.array([[0.0, 2.0, 0.5], [-1.0, 0.0, 1.0]]) + [3.0, -5.0, 0.0]
     return source, target.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def cells(two_spaces):
+    return two_spaces
+
+
+# The same for methods in one space: the map is a gradient of a convex function, so that cells are coupled along it.
+@pytest.fixture(scope="session")
+def one_space():
+    source = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
+    target = (source * [2.0, 0.5] + [3.0, -5.0]).astype(np.float32)
+    return source, target
+
+
+@pytest.fixture(scope="session")
+def solved(one_space):
+    """The coupling of these cells that a sharp plan makes."""
+    return solve_coupling(jax.random.key(0), *one_space, config=CouplingConfig(epsilon=0.005))
+
+
+@pytest.fixture(scope="session")
+def material(two_spaces, one_space, solved):
+    """What each method learns from: pairs of 64 cells that are known, the plan, or the two samples."""
+
+    def of(method):
+        if method.can.two_spaces:
+            return FitData(*two_spaces, KnownPairs(np.arange(N)))
+        if method.needs == "potentials":
+            return FitData(*one_space, solved)
+        return FitData(*one_space, KnownPairs(np.arange(N)) if method.needs == "pairs" else None)
+
+    return of
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +172,11 @@ def blanks():
     return {
         "genot": GENOTSolver(2, 3, FlowConfig(hidden=(32, 32), time_frequencies=4)),
         "nearest": NearestOfLinear(2, 3, NearestConfig()),
+        "otcfm": OTCFMSolver(2, 2, FlowConfig(hidden=(32, 32), time_frequencies=4)),
+        "lightsb": LightSBSolver(2, 2, LightSBConfig(epsilon=0.02)),
+        "entropic_map": EntropicMapSolver(2, 2, EntropicMapConfig()),
+        "entropic_plan": EntropicMapSolver(2, 2, EntropicMapConfig(samples="plan")),
+        "progressive": EntropicMapSolver(2, 2, EntropicMapConfig(map="progressive", n_steps=3)),
     }
 
 

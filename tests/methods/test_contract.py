@@ -1,4 +1,4 @@
-"""What holds for every method: GENOT, and a toy that is written for these tests."""
+"""What holds for every method: GENOT, the other solvers, and a toy that is written for these tests."""
 
 import dataclasses
 import json
@@ -8,27 +8,36 @@ import numpy as np
 import pytest
 
 from scgenot.flow import Stopped
-from scgenot.methods import Abilities, FitData, Method
+from scgenot.methods import Abilities, Method
 from scgenot.model.saving._files import flatten_arrays, unflatten_arrays
 
-METHODS = ("genot", "nearest")
+METHODS = ("genot", "nearest", "otcfm", "lightsb", "entropic_map", "entropic_plan", "progressive")
 
 
-@pytest.fixture(scope="module")
-def learned(blanks, cells, known_pairs, schedule):
-    """Each method, learned from 64 pairs; and what it said about it."""
-    data = FitData(*cells, known_pairs(np.arange(len(cells[0]))))
-    return {name: blank.learn(jax.random.key(0), data, schedule, progress_bar=False) for name, blank in blanks.items()}
-
-
-@pytest.fixture(params=METHODS)
+@pytest.fixture(scope="module", params=METHODS)
 def name(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def data(blanks, material, name):
+    return material(blanks[name])
+
+
+@pytest.fixture(scope="module")
+def cells(data):
+    return data.source, data.target
+
+
+@pytest.fixture(scope="module")
+def learned(blanks, data, schedule, name):
+    """A method, learned from 64 cells a side; and what it said about it."""
+    return blanks[name].learn(jax.random.key(0), data, schedule, progress_bar=False)
+
+
 @pytest.fixture
-def method(learned, name):
-    return learned[name][0]
+def method(learned):
+    return learned[0]
 
 
 def test_it_says_what_it_is(method):
@@ -38,31 +47,33 @@ def test_it_says_what_it_is(method):
 
 
 def test_learning_returns_a_new_value_and_a_report(blanks, learned, name):
-    method, result = learned[name]
+    method, result = learned
     assert blanks[name].weights is None and method.weights is not None
     assert result.steps >= 1 and result.stopped is Stopped.MAX_STEPS and result.history["train_loss"][0]
     assert method.training_cells == (64, 64) and method.marginal_kinds == ("kept", "kept")
 
 
-def test_same_key_same_weights(blanks, cells, known_pairs, schedule, learned, name):
-    data = FitData(*cells, known_pairs(np.arange(64)))
+def test_same_key_same_weights(blanks, data, schedule, learned, name):
     again, _ = blanks[name].learn(jax.random.key(0), data, schedule, progress_bar=False)
-    for one, other in zip(jax.tree.leaves(again.weights), jax.tree.leaves(learned[name][0].weights), strict=True):
+    for one, other in zip(jax.tree.leaves(again.weights), jax.tree.leaves(learned[0].weights), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_samples(method, cells):
     samples = method.sample(0, cells[0][:5], 7)
-    assert samples.shape == (5, 7, 3) and samples.dtype == np.float32 and np.isfinite(samples).all()
-    assert method.sample(0, cells[0][:0], 7).shape == (0, 7, 3)
+    d = method.target_dim
+    assert samples.shape == (5, 7, d) and samples.dtype == np.float32 and np.isfinite(samples).all()
+    assert method.sample(0, cells[0][:0], 7).shape == (0, 7, d)
     spread = np.ptp(samples, axis=1).max()
     assert spread > 0 if method.can.stochastic else spread == 0
 
 
-def test_samples_are_a_function_of_the_seed(method, cells):
+def test_samples_are_a_function_of_the_seed(method, cells, name):
     first, again, other = (method.sample(seed, cells[0], 3) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
-    assert (first != other).mean() > 0.99 if method.can.stochastic else (first == other).all()
+    # Draws among the few target cells of a row of the plan often agree.
+    share = 0.1 if name == "entropic_plan" else 0.99
+    assert (first != other).mean() > share if method.can.stochastic else (first == other).all()
 
 
 def test_a_cells_samples_do_not_depend_on_the_others(method, cells):
@@ -120,7 +131,7 @@ def test_wrong_calls(blanks, method, cells, name, plain_calls):
     with pytest.raises(RuntimeError, match="no weights yet"):
         blanks[name].sample(0, cells[0])
     with pytest.raises(ValueError, match=r"`x` must be cells x 2 features.*got shape \(64, 3\)"):
-        method.sample(0, cells[1])
+        method.sample(0, np.zeros((64, 3), np.float32))
     with pytest.raises(ValueError, match="`n_samples` must be a whole number of at least 1, got 0"):
         method.sample(0, cells[0], 0)
     with pytest.raises(ValueError, match="`condition` was given, but no conditions were learned"):
@@ -129,9 +140,8 @@ def test_wrong_calls(blanks, method, cells, name, plain_calls):
         method.growth(cells[0], "sources")
 
 
-def test_learning_leaves_the_data_alone(blanks, cells, known_pairs, schedule, name):
-    before = [side.copy() for side in cells]
-    data = FitData(*cells, known_pairs(np.arange(64)))
+def test_learning_leaves_the_data_alone(blanks, data, schedule, name):
+    before = [side.copy() for side in (data.source, data.target)]
     blanks[name].learn(jax.random.key(1), data, dataclasses.replace(schedule, max_steps=20), progress_bar=False)
-    for side, was in zip(cells, before, strict=True):
+    for side, was in zip((data.source, data.target), before, strict=True):
         np.testing.assert_array_equal(side, was)

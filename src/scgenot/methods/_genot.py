@@ -146,7 +146,9 @@ class GENOTSolver(Method):
         """
         coupling, conditions, learned = data.coupling, None, self
         if coupling is None:
-            raise ValueError("`data.coupling` is None, and GENOT learns from pairs. Solve for a coupling first.")
+            raise ValueError(
+                f"`data.coupling` is None, and {self.name!r} learns from pairs. Solve for a coupling first."
+            )
         if data.conditions is not None:
             conditions = np.asarray(data.conditions, np.float32)
             learned = dataclasses.replace(self, condition_dim=conditions.shape[1], condition_layout=data.layout)
@@ -154,9 +156,7 @@ class GENOTSolver(Method):
         _, init_key, train_key, validation_key, growth_key = keys(key, 5)
         config = self.config
         source, target = self.cells(data.source), self.cells(data.target, "target")
-        source_units = Standardizer.fit(source, coupling.source_marginal, config.standardize)
-        target_units = Standardizer.fit(target, coupling.target_marginal, config.standardize)
-        units = source_units, target_units
+        units = source_units, target_units = self._units(source, target, coupling)
         condition_units = None
         # In a layout zero is an empty slot, and tokens have come in units of their own.
         if conditions is not None and data.layout is None:
@@ -188,6 +188,14 @@ class GENOTSolver(Method):
         )
         weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units, config.n_models)
         return dataclasses.replace(learned, weights=weights), result
+
+    def _units(
+        self, source: Float[np.ndarray, "n dx"], target: Float[np.ndarray, "m dy"], coupling: Coupling
+    ) -> tuple[Standardizer, Standardizer]:
+        """Return the units of both spaces."""
+        sides = (source, coupling.source_marginal), (target, coupling.target_marginal)
+        source_units, target_units = (Standardizer.fit(*side, self.config.standardize) for side in sides)
+        return source_units, target_units
 
     def _learn_growth(self, key, coupling, cells, conditions) -> tuple[dict[str, nnx.State], dict[str, jax.Array]]:
         """Return networks and, without conditions, what they learned from, by population whose marginal is relaxed."""
