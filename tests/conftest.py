@@ -140,6 +140,9 @@ ONCE = {
     "flow/test_rescaling.py",
     "methods/test_conditions.py",
     "methods/test_ensemble.py",
+    "methods/test_entropic_map.py",
+    "methods/test_lightsb.py",
+    "methods/test_otcfm.py",
     "test_docs.py",
     "test_types.py",
 }
