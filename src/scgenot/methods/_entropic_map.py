@@ -19,6 +19,7 @@ from scgenot._sizes import pad_edge, pad_with, padded_size
 from scgenot.costs import resolve_cost
 from scgenot.coupling import Coupling, MarginalKind, solve_coupling
 from scgenot.coupling._potential import PotentialCoupling
+from scgenot.flow._conditions import ConditionLayout  # noqa: F401 (annotations of the base class name it)
 from scgenot.flow._config import ODEConfig, TrainConfig
 from scgenot.flow._result import Stopped, TrainResult
 from scgenot.methods._method import Abilities, FitData, Method

@@ -23,6 +23,8 @@ from scgenot._rng import RNG, as_key
 from scgenot._sampling import cumulative_table, host_rng, independent
 from scgenot._sizes import pad_edge, pad_with, padded_cells
 from scgenot.costs import ScaleCost, check_scale_cost, cost_scale, resolve_cost
+from scgenot.coupling import MarginalKind  # noqa: F401 (annotations of the base class name it)
+from scgenot.flow._conditions import ConditionLayout  # noqa: F401 (annotations of the base class name it)
 from scgenot.flow._config import DivergenceConfig, ODEConfig, TrainConfig
 from scgenot.flow._result import Stopped, TrainResult
 from scgenot.flow._trainer import learning_rates
