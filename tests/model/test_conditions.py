@@ -61,6 +61,19 @@ def test_the_table_says_what_was_coupled(model, screen):
     assert pd.isna(table.loc["A | b", "mass"])
 
 
+def test_flows_of_conditions_start_at_the_source_cell_unless_told_otherwise(model, screen, trained, tmp_path):
+    assert model._method.config.start == "source" and trained._method.config.start == "noise"
+    model.save(tmp_path / "model")
+    assert GENOT.load(tmp_path / "model")._method.config.start == "source"
+    adata = screen.copy()
+    GENOT.setup_anndata(adata, **SCREEN)
+    assert GENOT(adata, flow_config=FlowConfig(start="noise"))._method.config.start == "noise"
+    # Of one width, but not one space: a move means nothing.
+    adata.obsm["X_other"] = adata.obsm["X_pca"][:, ::-1].copy()
+    GENOT.setup_anndata(adata, **SCREEN | {"target_rep": "X_other"})
+    assert GENOT(adata)._method.config.start == "noise"
+
+
 def test_no_control_is_coupled_with_another_donor(model, screen):
     donors = screen.obs["donor"].to_numpy()
     rows = model._training.train_rows

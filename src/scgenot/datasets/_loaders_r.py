@@ -107,7 +107,7 @@ def gbm_panobinostat(*, progress_bar: bool = True) -> AnnData:
     found = _anndata(_sparse(assays["logcounts"]), obs, genes["gene_id"], "gbm_panobinostat")
     found.layers["counts"] = _sparse(assays["counts"])
     found.var["symbol"] = pd.Categorical(genes["symbol"].astype(str))
-    # The shared file was made with this solver; the others end with other signs.
+    # The prepared file was made with this solver; the others end with other signs.
     return _with_components(found, 50, solver="randomized")
 
 
@@ -188,7 +188,7 @@ def _with_components(found: AnnData, count: int, solver: str = "auto") -> AnnDat
 def _latent_semantic(present: Any, count: int = 50, fewest: int = 10) -> np.ndarray:
     """Components 2 to count + 1 of log(1 + 10^4 TF-IDF) of the peaks open in at least `fewest` cells; TF is of all peaks.
 
-    With scikit-learn's five iterations the randomised SVD has not converged; more of them give other components than the shared file
+    With scikit-learn's five iterations the randomised SVD has not converged; more of them give other components than the prepared file
     has, which this reproduces to about .01 only: probably that was made in single precision.
     """
     from scipy.sparse import diags

@@ -92,7 +92,7 @@ class GENOT(TransportModel):
         super().__init__(adata, method_config=flow_config, registry=registry, **options)
 
     def _checked_config(self, config: FlowConfig | None) -> FlowConfig:
-        """Settle where flows start: with conditions in one space, what is not seen is better predicted as a move of cells."""
+        """Settle where flows start: with conditions in one space at the source cell (see :class:`scgenot.flow.FlowConfig`)."""
         config = super()._checked_config(config)
         if config.start != "auto":
             return config
