@@ -5,7 +5,7 @@ from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartRep
 from scgenot.coupling._blocks import Block, BlockCoupling
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._epsilon_scan import EpsilonScan, scan_epsilons
-from scgenot.coupling._kinds import KINDS, OPTIONS, Global, Kind, LowRank, Minibatch
+from scgenot.coupling._kinds import KINDS, OPTIONS, Auto, Extended, Global, Kind, LowRank, Minibatch
 from scgenot.coupling._solve import CouplingKind, available_couplings, kind_with_options, solve_coupling
 from scgenot.coupling._solve_blocks import solve_blocks
 from scgenot.coupling._tau_scan import TauScan, scan_taus
@@ -13,6 +13,7 @@ from scgenot.coupling._tau_scan import TauScan, scan_taus
 __all__ = [
     "KINDS",
     "OPTIONS",
+    "Auto",
     "Block",
     "BlockCoupling",
     "Coupling",
@@ -20,6 +21,7 @@ __all__ = [
     "CouplingKind",
     "Diagnostics",
     "EpsilonScan",
+    "Extended",
     "Global",
     "Kind",
     "LowRank",

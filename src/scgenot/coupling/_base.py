@@ -69,7 +69,10 @@ class Diagnostics:
         Sinkhorn iterations at full size; the mean over batches for minibatches; in quadratic problems over all cells the
         linearisations of the chosen start at the final epsilon, each of which is solved by up to 88 Sinkhorn iterations.
     marginal_violation
-        L1 distance between the plan's marginals and what they should be, the larger of the two sides.
+        L1 distance between the plan's marginals and what they should be, the larger of the two sides; of extended couplings
+        measured on a random sample of the cells.
+    violation_error
+        Standard error of that, where it was measured on a sample.
     mass
         Total mass of the plan: 1 in a balanced problem.
     effective_targets
@@ -112,6 +115,7 @@ class Diagnostics:
     kl: float | None = None
     penalty: float | None = None
     agreement: float | None = None
+    violation_error: float | None = None
 
 
 class Coupling(abc.ABC):

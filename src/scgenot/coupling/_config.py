@@ -44,9 +44,9 @@ class CouplingConfig:
     scale_cost
         Costs are divided by their ``"mean"``, their ``"max"``, or by a number. In quadratic problems also a pair of these, for
         costs within the source and within the target population; in fused ones also three, the last for shared features.
-    tolerance, max_iterations, n_draws, warm_start, rank, landmarks, dense_limit, coarse_limit
-        Options of the kind of coupling, which can as well be given with it: see :class:`Global`, :class:`Minibatch` and
-        :class:`LowRank`. ``None`` is the kind's own value; one that the kind does not have is refused when it is solved.
+    tolerance, max_iterations, n_draws, warm_start, rank, landmarks, dense_limit, coarse_limit, n_cells, n_sweeps, n_targets
+        Options of the kind of coupling, which can as well be given with it: see :class:`Global`, :class:`Extended`,
+        :class:`Minibatch` and :class:`LowRank`. ``None`` is the kind's own value; one that the kind does not have is refused when it is solved.
     """
 
     cost: CostLike | tuple[CostLike, CostLike] | None = None
@@ -64,6 +64,9 @@ class CouplingConfig:
     landmarks: int | None = None
     dense_limit: int | None = None
     coarse_limit: int | None = None
+    n_cells: int | None = None
+    n_sweeps: int | None = None
+    n_targets: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers where they are given."""
@@ -115,7 +118,9 @@ class CouplingConfig:
     @property
     def sinkhorn(self) -> SinkhornConfig:
         """What the linear problem is solved with; epsilon has to be resolved."""
-        return SinkhornConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SinkhornConfig)})
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(SinkhornConfig)}
+        # Some kinds leave limits to the solver.
+        return SinkhornConfig(**{name: value for name, value in given.items() if value is not None})
 
     def scale_of(self, number: int) -> ScaleCost:
         """Return how one cost is scaled: within the source (0), within the target (1), between shared features (2)."""

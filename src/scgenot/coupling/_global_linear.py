@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,6 +50,17 @@ def linear_coupling(
     -------
     The coupling, converged or not: see its diagnostics.
     """
+    geometry, lift, scale = linear_costs(key, source, target, config)
+    if source.shape[0] * target.shape[0] <= config.dense_limit:
+        geometry = geometry.stored()
+    potentials = solve_potentials(geometry, a, b, config.sinkhorn, key=key, progress=progress)
+    return PotentialCoupling(geometry, a, b, potentials, config, "linear, global", scale, lift=lift)
+
+
+def linear_costs(
+    key: jax.Array, source: Float[Array, "n d"], target: Float[Array, "m d"], config: CouplingConfig
+) -> tuple[Geometry, Any, float]:
+    """Return the costs from source to target cells, how other cells come in, and what costs are divided by."""
     cost = resolve_cost(config.cost)
     if cost.name == "inner_product":
         raise ValueError(
@@ -62,10 +74,7 @@ def linear_coupling(
     else:
         scale = cost_scale(cost, source, target, config.scale_of(0))
         geometry = Geometry(source, target, 1.0 / (scale * config.epsilon), cost)
-    if source.shape[0] * target.shape[0] <= config.dense_limit:
-        geometry = geometry.stored()
-    potentials = solve_potentials(geometry, a, b, config.sinkhorn, key=key, progress=progress)
-    return PotentialCoupling(geometry, a, b, potentials, config, "linear, global", scale, lift=lift)
+    return geometry, lift, scale
 
 
 def _anchored(

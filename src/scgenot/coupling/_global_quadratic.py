@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._progress import SILENT, Progress
 from scgenot._sampling import host_rng
 from scgenot.costs import resolve_cost_pair
-from scgenot.coupling._base import Coupling
+from scgenot.coupling._base import Coupling, StartReport
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift, lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
@@ -75,6 +75,91 @@ def quadratic_coupling(
     -------
     The coupling, with a report of each start in its diagnostics.
     """
+    given = {"shared": shared, "pairs": pairs, "progress": progress, "init": init, "only_init": only_init}
+    found = linearised(key, source, target, a, b, config, **given)
+    if found.whole and found.matrix.size <= config.sinkhorn.dense_limit:
+        geometry = dataclasses.replace(found.geometry, matrix=found.matrix)
+        winner = found.starts[0]
+        potentials = Potentials(*found.potentials, found.violation, winner.iterations, winner.converged)
+    else:
+        geometry = found.geometry
+        potentials = found.accepted(refine_potentials(geometry, a, b, found.landmarks, config.sinkhorn, progress))
+    return PotentialCoupling(
+        geometry,
+        a,
+        b,
+        potentials,
+        config,
+        f"{found.problem}, global{found.sample}",
+        found.scale,
+        lift=found.lift,
+        starts=found.starts,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Linearised:
+    """A quadratic problem that was solved over landmarks, as a linear one over all cells.
+
+    Attributes
+    ----------
+    problem
+        ``"quadratic"`` or ``"fused"``.
+    geometry
+        Linearised costs over epsilon between all cells.
+    lift
+        How cells become what these are between.
+    scale
+        What costs within the source population are divided by.
+    starts
+        What became of each start.
+    whole
+        Whether all cells are landmarks.
+    matrix, potentials, violation
+        Between landmarks: scaled costs, both potentials, and how far the marginals are off.
+    landmarks
+        Rows of the source's landmarks, their weights, and their potentials.
+    sizes
+        Numbers of landmarks.
+    """
+
+    problem: str
+    geometry: Geometry
+    lift: tuple[Lift, Lift]
+    scale: float
+    starts: tuple[StartReport, ...]
+    whole: bool
+    matrix: Float[Array, "k l"]
+    potentials: tuple[Float[Array, " k"], Float[Array, " l"]]
+    violation: float
+    landmarks: tuple[Int[np.ndarray, " k"], Float[Array, " k"], Float[Array, " k"]]
+    sizes: tuple[int, int]
+
+    @property
+    def sample(self) -> str:
+        """What diagnostics say of landmarks."""
+        return "" if self.whole else f", {self.sizes[0]} x {self.sizes[1]} landmarks"
+
+    def accepted(self, potentials: Potentials) -> Potentials:
+        """Return potentials of all cells, which have converged only if the landmarks' have."""
+        return dataclasses.replace(potentials, converged=potentials.converged and self.starts[0].converged)
+
+
+def linearised(
+    key: jax.Array,
+    source: Float[Array, "n dx"],
+    target: Float[Array, "m dy"],
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    config: CouplingConfig,
+    *,
+    shared: tuple[Float[Array, "n s"], Float[Array, "m s"]] | None = None,
+    pairs: Int[np.ndarray, "p 2"] | None = None,
+    progress: Progress | None = None,
+    init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
+    only_init: bool = True,
+) -> Linearised:
+    """Solve the problem over landmarks, and linearise it at the best plan; arguments are those of :func:`quadratic_coupling`."""
     rng = host_rng(key)
     costs = resolve_cost_pair(config.cost)
     sides = [
@@ -115,16 +200,19 @@ def quadratic_coupling(
         lift, features = fused.added_to(lift, 1.0 - alpha), (fused.source, fused.target)
         between = lifted_cost(lift[0].map.shape[1] + 2, fused.cost)
     geometry = Geometry(lift[0](source, features[0]), lift[1](target, features[1]), 1.0 / config.epsilon, between)
-    winner = found.starts[0]
-    if whole and matrix.size <= config.dense_limit:
-        geometry = dataclasses.replace(geometry, matrix=matrix)
-        potentials = Potentials(u, v, violation, winner.iterations, winner.converged)
-    else:
-        refined = refine_potentials(geometry, a, b, (left.chosen, left.weights, u), config.sinkhorn, progress)
-        potentials = dataclasses.replace(refined, converged=refined.converged and winner.converged)
-    kind = "quadratic, global" if fused is None else "fused, global"
-    kind += "" if whole else f", {len(left.chosen)} x {len(right.chosen)} landmarks"
-    return PotentialCoupling(geometry, a, b, potentials, config, kind, scales[0], lift=lift, starts=found.starts)
+    return Linearised(
+        "quadratic" if fused is None else "fused",
+        geometry,
+        lift,
+        scales[0],
+        found.starts,
+        whole,
+        matrix,
+        (u, v),
+        violation,
+        (left.chosen, left.weights, u),
+        (len(left.chosen), len(right.chosen)),
+    )
 
 
 def _filled_up(lift: tuple[Lift, Lift]) -> tuple[Lift, Lift]:

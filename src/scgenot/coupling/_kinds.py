@@ -102,10 +102,56 @@ class LowRank(_Options):
     coarse_limit: int = 2**24
 
 
-Kind: TypeAlias = Global | Minibatch | LowRank
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Global, Minibatch, LowRank)}
+@dataclasses.dataclass(frozen=True)
+class Extended(_Options):
+    """One problem over all cells, in time linear in their number: solved over some of them and extended to the others.
+
+    Attributes
+    ----------
+    n_cells
+        Cells a side that the problem is solved over, and that each sweep takes afresh. Up to so many, nothing is sampled.
+    n_sweeps
+        How often further cells are averaged in, at most.
+    tolerance
+        Sweeps end when the marginals are off by less than this, in total variation times two, as measured on cells that were not
+        used. Sampling shows in it; what it costs is on the page about scale.
+    max_iterations
+        Sinkhorn iterations between the cells that are solved over, at most.
+    n_draws
+        Targets drawn for a source cell at a time.
+    n_targets
+        Target cells that each source cell sees at a time, a new random subset each time; all, where there are no more.
+    landmarks
+        As in :class:`Global`.
+    """
+
+    name: ClassVar[str] = "extended"
+
+    n_cells: int = 16384
+    n_sweeps: int = 4
+    tolerance: float = 0.1
+    max_iterations: int = 2000
+    n_draws: int = 32
+    n_targets: int = 65536
+    landmarks: int = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto(_Options):
+    """Global where there are few cells, extended where there are many; see :func:`automatic`."""
+
+    name: ClassVar[str] = "auto"
+
+
+Kind: TypeAlias = Global | Minibatch | LowRank | Extended | Auto
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Global, Minibatch, LowRank, Extended)}
 OPTIONS = tuple(dict.fromkeys(field.name for kind in KINDS.values() for field in dataclasses.fields(kind)))
-_SMALLEST = {"landmarks": 2}
+_SMALLEST = {"landmarks": 2, "n_sweeps": 0, "n_cells": 2, "n_targets": 2}
+# What only one of the two can do says which is meant. A tolerance is the global one's: who asks for one wants it converged.
+_GLOBAL = frozenset({"tolerance", "dense_limit", "coarse_limit"})
+_EXTENDED = frozenset({"n_cells", "n_sweeps", "n_targets"})
+# Pairs of cells from which on a global coupling is slow.
+_MANY = {"linear": 40_000**2, "quadratic": 20_000**2, "fused": 20_000**2}
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -118,6 +164,18 @@ def check_options(options: dict[str, Any]) -> None:
                 raise ValueError(f"`warm_start` must be True or False, got {value!r}.")
         else:
             check_count(name, value, minimum=_SMALLEST.get(name, 1))
+
+
+def automatic(problem: str, options: dict[str, Any], pairs: int | None = None) -> str:
+    """Return the kind that ``"auto"`` is: by the options that were given, otherwise by the number of pairs of cells.
+
+    Without a number it stays ``"auto"``.
+    """
+    if _EXTENDED & set(options):
+        return Extended.name
+    if _GLOBAL & set(options):
+        return Global.name
+    return Auto.name if pairs is None else Extended.name if pairs > _MANY[problem] else Global.name
 
 
 def kind_named(kind: str | Kind) -> str:

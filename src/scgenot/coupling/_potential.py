@@ -255,8 +255,10 @@ class PotentialCoupling(Coupling):
 
     def _parts(self) -> tuple[float, float, float]:
         """Return ``<C, P>`` in units of the scaled cost, ``KL(P | a b')`` and the penalties of relaxed marginals."""
-        epsilon, u = self.config.epsilon, self.potentials.u
-        mass_of_row, mean_v, costs = self._row_statistics()
+        some, share = self._measured_rows
+        epsilon, u = self.config.epsilon, some.potentials.u
+        mass_of_row, mean_v, costs = some._row_statistics()
+        mass_of_row = mass_of_row * share
         used = mass_of_row > 0
         cost = float(mass_of_row[used] @ costs[used])
         gained = float(mass_of_row[used] @ (np.asarray(u, np.float64) + mean_v)[used])
@@ -276,10 +278,17 @@ class PotentialCoupling(Coupling):
         between = self.geometry.cost.pairwise
         if not isinstance(between, Between) or between.split is None:
             return None
-        x, y = (cells[:, between.split :] for cells in (self.geometry.x, self.geometry.y))
+        some, share = self._measured_rows
+        x, y = (cells[:, between.split :] for cells in (some.geometry.x, some.geometry.y))
         alone = Geometry(x, y, self.geometry.inverse, lifted_cost(0, between.cost))
-        masses, _, costs = self._row_statistics(alone)
+        masses, _, costs = some._row_statistics(alone)
+        masses = masses * share
         return self.config.epsilon * float(masses[masses > 0] @ costs[masses > 0])
+
+    @property
+    def _measured_rows(self) -> tuple[PotentialCoupling, Float[np.ndarray, " k"] | float]:
+        """The rows that diagnostics go through, and how many each stands for."""
+        return self, 1.0
 
     def _row_statistics(self, other: Geometry | None = None):
         v = jax.device_put(np.where(np.asarray(self.b) > 0, np.asarray(self.potentials.v), np.float32(0)))

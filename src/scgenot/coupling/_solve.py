@@ -15,15 +15,16 @@ from scgenot._messages import one_of
 from scgenot._progress import Progress
 from scgenot.coupling._base import Coupling, Diagnostics
 from scgenot.coupling._config import CouplingConfig
+from scgenot.coupling._extended import extended_coupling, extended_quadratic_coupling
 from scgenot.coupling._global_linear import linear_coupling
 from scgenot.coupling._global_quadratic import quadratic_coupling
 from scgenot.coupling._inputs import checked_cells, checked_marginal
-from scgenot.coupling._kinds import Kind, kind_named, with_options
+from scgenot.coupling._kinds import Auto, Global, Kind, automatic, kind_named, with_options
 from scgenot.coupling._low_rank import lowrank_coupling
 from scgenot.coupling._minibatch_linear import minibatch_coupling
 from scgenot.coupling._minibatch_quadratic import quadratic_minibatch_coupling
 
-CouplingKind: TypeAlias = Literal["global", "minibatch", "low_rank"]
+CouplingKind: TypeAlias = Literal["auto", "global", "extended", "minibatch", "low_rank"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +60,18 @@ class Solver:
 _FIXED_REPEATS = frozenset({"max_iterations"})
 SOLVERS: dict[tuple[str, str], Solver] = {
     ("linear", "global"): Solver(linear_coupling, reports=True),
+    ("linear", "extended"): Solver(extended_coupling, reports=True),
     ("linear", "minibatch"): Solver(minibatch_coupling, frozenset({"warm_start"}), known_plan=False),
     ("quadratic", "global"): Solver(quadratic_coupling, reports=True, starts_from=True),
+    ("quadratic", "extended"): Solver(extended_quadratic_coupling, reports=True, starts_from=True),
     ("quadratic", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
     ("quadratic", "low_rank"): Solver(lowrank_coupling, relaxed=False),
     ("fused", "global"): Solver(quadratic_coupling, reports=True, starts_from=True),
+    ("fused", "extended"): Solver(extended_quadratic_coupling, reports=True, starts_from=True),
     ("fused", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
 }
 
+_PROBLEMS = frozenset(problem for problem, _ in SOLVERS)
 # Below this share of the mass a coupling tells more about its taus than about the cells.
 _LITTLE_MASS = 0.05
 
@@ -82,7 +87,8 @@ def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any]) -
     Parameters
     ----------
     kind
-        ``"global"``, ``"minibatch"``, ``"low_rank"``, or one of :class:`Global`, :class:`Minibatch`, :class:`LowRank`.
+        ``"auto"``, ``"global"``, ``"extended"``, ``"minibatch"``, ``"low_rank"``, or one of :class:`Global`, :class:`Extended`,
+        :class:`Minibatch`, :class:`LowRank`.
     problem
         ``"linear"``, ``"quadratic"`` or ``"fused"``.
     options
@@ -94,10 +100,16 @@ def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any]) -
         If the problem or the kind is not known, does not fit the other, or if it would ignore an option.
     """
     name = kind_named(kind)
+    if name == Auto.name and (problem, Global.name) in SOLVERS:
+        name = kind = automatic(problem, options)
+        if name == Auto.name:
+            # Nothing that was given belongs to one of the two alone.
+            with_options(Global.name, options, unused=frozenset(), problem=problem)
+            return Auto()
     if (problem, name) not in SOLVERS:
         if problem not in {known for known, _ in SOLVERS}:
             raise ValueError(one_of("problem", problem, sorted({known for known, _ in SOLVERS})))
-        raise ValueError(one_of("coupling", name, available_couplings(problem)))
+        raise ValueError(one_of("coupling", name, [Auto.name, *available_couplings(problem)]))
     return with_options(kind, options, unused=SOLVERS[problem, name].unused, problem=problem)
 
 
@@ -136,8 +148,9 @@ def solve_coupling(
         ``"linear"``: both populations lie in one space. ``"quadratic"``: they need not. ``"fused"``: they need not, but
         share some features, or some pairs of cells are known.
     kind
-        ``"global"``, one problem over all cells (quadratic ones over landmarks where there are many), ``"minibatch"``, the
-        paper's, or ``"low_rank"``, quadratic problems over plans of low rank; or one of these with its options, such as
+        ``"global"``, one problem over all cells (quadratic ones over landmarks where there are many), ``"extended"``, the same in
+        time linear in the number of cells, ``"auto"``, one of these two by that number, ``"minibatch"``, the paper's, or
+        ``"low_rank"``, quadratic problems over plans of low rank; or one of these with its options, such as
         ``Global(landmarks=500)``.
     config
         Cost, epsilon, taus. Options of the kind can be given here as well.
@@ -161,7 +174,7 @@ def solve_coupling(
         zero; if the problem or the kind is not known; if an option would be ignored; if a fused problem has neither shared
         features nor pairs, or another problem has them.
     """
-    config, solver = resolved_solver(problem, kind, config)
+    config, solver = resolved_solver(problem, kind, config, np.size(source, 0) * np.size(target, 0))
     asked = Asked(source, target, source_weights, target_weights, shared, pairs)
     with Progress(progress_bar) as progress:
         found = solved(key, asked, problem, solver, config, progress=progress, init=init, only_init=only_init)
@@ -182,9 +195,13 @@ class Asked:
     pairs: Any = None
 
 
-def resolved_solver(problem: str, kind: str | Kind, config: CouplingConfig | None) -> tuple[CouplingConfig, Solver]:
-    """Return the config with everything that was not chosen, and what solves the problem."""
+def resolved_solver(
+    problem: str, kind: str | Kind, config: CouplingConfig | None, pairs: int
+) -> tuple[CouplingConfig, Solver]:
+    """Return the config with everything that was not chosen, and what solves the problem between so many pairs of cells."""
     config = config or CouplingConfig()
+    if kind_named(kind) == Auto.name and problem in _PROBLEMS:
+        kind = automatic(problem, config.options, pairs)
     kind = kind_with_options(kind, problem, config.options)
     return config.resolved(problem, kind), SOLVERS[problem, kind.name]
 

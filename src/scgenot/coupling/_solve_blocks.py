@@ -103,11 +103,12 @@ def solve_blocks(
     Blocks of like size share what is compiled for them: it is compiled for a few sizes, up to which they are filled with cells
     that have no weight. Costs of solved blocks are not stored.
     """
-    config, solver = resolved_solver(problem, kind, config)
     cells = _Cells.of(source, target, source_weights, target_weights, problem, shared, pairs)
     if not is_number(gamma) or not 0.0 <= gamma <= 1.0:
         raise ValueError(f"`gamma` must lie in [0, 1], got {gamma!r}. 0 draws all blocks equally often.")
     rows = _checked_blocks(blocks, len(cells.source), len(cells.target))
+    largest = max(len(left) * len(right) for left, right in rows)
+    config, solver = resolved_solver(problem, kind, config, largest)
     weights = np.array([len(right) for _, right in rows], np.float64) ** gamma
     weights /= weights.sum()
     orientation = _checked_orientation(orientation, problem, kind_named(kind))

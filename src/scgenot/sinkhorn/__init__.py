@@ -14,12 +14,15 @@ from scgenot.sinkhorn._blocked import (
 )
 from scgenot.sinkhorn._dense import ITERATIONS_PER_ROUND, dense_rounds, dense_sinkhorn
 from scgenot.sinkhorn._draws import draw_rows
+from scgenot.sinkhorn._extended import Anchors, Extension, extended_potentials
 from scgenot.sinkhorn._geometry import Geometry, pair_costs, soft_min_groups, soft_min_rows
 from scgenot.sinkhorn._groups import Groups, Stage, grouped_potentials, mass_difference
 
 __all__ = [
     "ITERATIONS_PER_ROUND",
     "LANDMARK_TOLERANCE",
+    "Anchors",
+    "Extension",
     "Geometry",
     "Groups",
     "Potentials",
@@ -29,6 +32,7 @@ __all__ = [
     "dense_sinkhorn",
     "draw_rows",
     "extend_rows",
+    "extended_potentials",
     "grouped_potentials",
     "mass_difference",
     "pair_costs",

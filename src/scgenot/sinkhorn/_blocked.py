@@ -138,7 +138,7 @@ def solve_potentials(
     n, m = geometry.shape
     at_epsilon = Stage(1.0, config.tolerance, config.max_iterations)
     if n * m <= config.coarse_limit or max(n, m) <= _COARSEST:
-        return _iterated(
+        return iterated(
             geometry, a, b, np.zeros(m, np.float32), config, [*_annealing(geometry, config), at_epsilon], progress
         )
     shrink = min(_REFINEMENT, max(n, m) / _COARSEST)
@@ -159,7 +159,7 @@ def solve_potentials(
     # Extended from the coarse source cells, the column potential is defined on every target cell.
     weights = np.log(own_a)
     v = extend_rows(geometry.rows(source, np.arange(m)).T, weights, coarse.u, config.tau_target)
-    return _iterated(geometry, a, b, v, config, [at_epsilon], progress)
+    return iterated(geometry, a, b, v, config, [at_epsilon], progress)
 
 
 def refine_potentials(
@@ -190,13 +190,12 @@ def refine_potentials(
     known = geometry.rows(rows, np.arange(m)).T
     v = extend_rows(known, np.log(np.asarray(weights)), potential, config.tau_target)
     sweeps = min(max(int(_SWEPT_ENTRIES / (n * m)), _FEWEST_SWEEPS), config.max_iterations)
-    found = _iterated(geometry, a, b, v, config, [Stage(1.0, config.tolerance, sweeps)], progress)
+    found = iterated(geometry, a, b, v, config, [Stage(1.0, config.tolerance, sweeps)], progress)
     return dataclasses.replace(found, converged=found.violation <= max(config.tolerance, LANDMARK_TOLERANCE))
 
 
-def _iterated(
-    geometry: Geometry, a, b, v, config: SinkhornConfig, stages: Sequence[Stage], progress=None
-) -> Potentials:
+def iterated(geometry: Geometry, a, b, v, config: SinkhornConfig, stages: Sequence[Stage], progress=None) -> Potentials:
+    """Iterate over all cells from column potentials, through some stages."""
     n, m = geometry.shape
     if geometry.matrix is None and n * m <= config.dense_limit:
         geometry = geometry.stored()
