@@ -52,14 +52,19 @@ def linear(n: int) -> dict[str, float]:
 
 
 def quadratic(n: int) -> dict[str, float]:
-    """Clusters of unequal size and spread in three latent dimensions, turned into 30 and 20 noisy ones."""
-    rng = np.random.default_rng(0)
+    source, paired, order = two_spaces(0, n)
+    return solved(source, paired, "quadratic", order=order)
+
+
+def two_spaces(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clusters of unequal size and spread in three latent dimensions, turned into 30 and 20 noisy ones; and a random order."""
+    rng = np.random.default_rng(seed)
     shares = np.arange(1, 9) / 36
     clusters = rng.choice(8, n, p=shares)
     latent = (3.0 * rng.gamma(1.0, size=(8, 3)))[clusters] + rng.normal(size=(n, 3)) * (0.2 + 0.1 * clusters[:, None])
     turns = [np.linalg.qr(rng.normal(size=(d, d)))[0][:3] for d in (30, 20)]
     source, paired = (np.float32(latent @ turn + 0.05 * rng.normal(size=(n, turn.shape[1]))) for turn in turns)
-    return solved(source, paired, "quadratic", order=rng.permutation(n))
+    return source, paired, rng.permutation(n)
 
 
 def solved(source: np.ndarray, target: np.ndarray, problem: str, order: np.ndarray | None = None) -> dict[str, float]:

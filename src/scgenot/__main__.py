@@ -104,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     training.add_argument("--tau-source", type=float, default=1.0, help="1 is balanced (default: %(default)s)")
     training.add_argument("--tau-target", type=float, default=1.0, help="1 is balanced (default: %(default)s)")
-    training.add_argument("--coupling", default="global", help="global or minibatch (default: %(default)s)")
+    training.add_argument(
+        "--coupling", default="auto", help="auto, global, extended or minibatch (default: %(default)s)"
+    )
     training.add_argument("--max-steps", type=int, default=None, help="training steps")
     training.add_argument("--save-model", type=Path, default=None, metavar="DIR", help="keep the trained model")
     transport.set_defaults(training={one.option_strings[0]: (one.dest, one.default) for one in training._group_actions})

@@ -71,7 +71,6 @@ SOLVERS: dict[tuple[str, str], Solver] = {
     ("fused", "minibatch"): Solver(quadratic_minibatch_coupling, _FIXED_REPEATS, known_plan=False),
 }
 
-_PROBLEMS = frozenset(problem for problem, _ in SOLVERS)
 # Below this share of the mass a coupling tells more about its taus than about the cells.
 _LITTLE_MASS = 0.05
 
@@ -81,7 +80,7 @@ def available_couplings(problem: str = "linear") -> list[str]:
     return [kind for known, kind in SOLVERS if known == problem]
 
 
-def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any]) -> Kind:
+def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any], pairs: int | None = None) -> Kind:
     """Return a kind of coupling with its options, each of which this kind uses in this problem.
 
     Parameters
@@ -93,6 +92,8 @@ def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any]) -
         ``"linear"``, ``"quadratic"`` or ``"fused"``.
     options
         Options by name, such as ``{"landmarks": 500}``.
+    pairs
+        Number of pairs of cells, by which ``"auto"`` is one of the others; without it, it may stay.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any]) -
     """
     name = kind_named(kind)
     if name == Auto.name and (problem, Global.name) in SOLVERS:
-        name = kind = automatic(problem, options)
+        name = kind = automatic(problem, options, pairs)
         if name == Auto.name:
             # Nothing that was given belongs to one of the two alone.
             with_options(Global.name, options, unused=frozenset(), problem=problem)
@@ -200,9 +201,7 @@ def resolved_solver(
 ) -> tuple[CouplingConfig, Solver]:
     """Return the config with everything that was not chosen, and what solves the problem between so many pairs of cells."""
     config = config or CouplingConfig()
-    if kind_named(kind) == Auto.name and problem in _PROBLEMS:
-        kind = automatic(problem, config.options, pairs)
-    kind = kind_with_options(kind, problem, config.options)
+    kind = kind_with_options(kind, problem, config.options, pairs)
     return config.resolved(problem, kind), SOLVERS[problem, kind.name]
 
 
@@ -255,6 +254,12 @@ def complaints(found: Coupling, solver: Solver, config: CouplingConfig) -> list[
 
 def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
     best = summary.starts[0] if summary.starts else None
+    if config.n_cells is not None and (best is None or best.converged):
+        return (
+            f"The extended coupling's marginals are off by {summary.marginal_violation:.2g} (+- {summary.violation_error:.1g}; "
+            f"tolerance {config.tolerance:.2g}). Try more `n_sweeps` (got {config.n_sweeps}) or more `n_cells` (got "
+            f"{config.n_cells}), or allow a larger `tolerance`."
+        )
     if best is not None and best.converged:
         return (
             f"The quadratic coupling converged over its landmarks, but over all cells its marginals are off by "

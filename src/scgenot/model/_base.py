@@ -97,9 +97,11 @@ class TransportModel(BaseModelClass):
         self._problem = choose_problem(problem, self._spec)
         chosen = {"cost": cost, "epsilon": epsilon, "tau_source": tau_source, "tau_target": tau_target, "alpha": alpha}
         config = coupling_config(self._problem, self._spec, chosen | coupling_options, type(self).__name__)
-        kind = kind_with_options(coupling, self._problem, config.options)
-        self._coupling_kind, self._coupling_config = kind.name, dataclasses.replace(config, **kind.chosen)
         stats = self.summary_stats
+        # Each condition is a problem of its own, which "auto" can only tell the kind of when it sees its cells.
+        cells = None if self._spec.conditions is not None else int(stats.n_source_cells) * int(stats.n_target_cells)
+        kind = kind_with_options(coupling, self._problem, config.options, cells)
+        self._coupling_kind, self._coupling_config = kind.name, dataclasses.replace(config, **kind.chosen)
         self._method = self.method_class(
             source_dim=int(stats.n_source_features),
             target_dim=int(stats.n_target_features),

@@ -42,7 +42,9 @@ class GENOT(TransportModel):
     alpha
         In (0, 1): weight of the quadratic term in fused problems. The other problems do not use it.
     coupling
-        ``"global"``: one transport problem over all cells. ``"minibatch"``: the paper's, one in each step.
+        ``"global"``: one transport problem over all cells. ``"extended"``: the same over some of them, extended to the others, in
+        time linear in the number of cells. ``"auto"``: global up to some 40,000 cells a side (20,000 between spaces), extended
+        above. ``"minibatch"``: the paper's, one in each step.
     n_models
         Velocity fields that learn side by side, an ensemble: how far they disagree on a cell is reported beside the spread of its samples.
         Time grows with it. ``None``: as in `flow_config`, one by default.
@@ -79,7 +81,7 @@ class GENOT(TransportModel):
         tau_source: float = 1.0,
         tau_target: float = 1.0,
         alpha: float = 0.5,
-        coupling: CouplingKind | Kind = "global",
+        coupling: CouplingKind | Kind = "auto",
         n_models: int | None = None,
         flow_config: FlowConfig | None = None,
         registry: dict | None = None,

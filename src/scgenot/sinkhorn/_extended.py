@@ -25,6 +25,7 @@ _MEASURED = 2048
 _SHARPER, _SHARPEST = 10.0, 1e-3
 # Iterations from landmarks on; see `refine_potentials`.
 _SWEEPS_OF_LANDMARKS = 30
+_NONE = np.zeros(0, int)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Extension:
         The cells that the potentials of the other side are soft minima over.
     sweeps
         How often further cells were averaged in.
+    sampled
+        Whether there are cells that it was not solved over.
     """
 
     potentials: Potentials
@@ -79,11 +82,7 @@ class Extension:
     source: Anchors
     target: Anchors
     sweeps: int
-
-    @property
-    def sampled(self) -> bool:
-        """Whether there are cells that it was not solved over."""
-        return self.sweeps > 0 or self.error > 0.0
+    sampled: bool = True
 
     @property
     def swapped(self) -> Extension:
@@ -174,33 +173,40 @@ def marginals_off(
     v: Float[Array | np.ndarray, " m"],
     taus: tuple[float, float],
     rng: np.random.Generator,
-    seen: tuple[Int[np.ndarray, " k"], Int[np.ndarray, " l"]] = (np.zeros(0, int), np.zeros(0, int)),
+    seen: tuple[Int[np.ndarray, " k"], Int[np.ndarray, " l"]],
 ) -> tuple[float, float]:
-    """Return how far a plan's marginals are from what they should be, without bias, and the standard error of that.
+    """Return how far a plan's marginals are from what they should be on the side where that is more, and its standard error."""
+    there = marginal_off(geometry, a, b, u, v, taus[0], rng, seen[0])
+    return max(there, marginal_off(geometry.T, b, a, v, u, taus[1], rng, seen[1]))
 
-    The L1 distance, of the side where it is larger. A marginal of single cells is exact; which cells, is drawn from those that
-    are not `seen`, by their weights.
+
+def marginal_off(
+    geometry: Geometry,
+    own: Float[Array | np.ndarray, " n"],
+    other: Float[Array | np.ndarray, " m"],
+    potential: Float[Array | np.ndarray, " n"],
+    across: Float[Array | np.ndarray, " m"],
+    tau: float,
+    rng: np.random.Generator,
+    seen: Int[np.ndarray, " k"] = _NONE,
+) -> tuple[float, float]:
+    """Return the L1 distance between a plan's row marginal and what it should be, without bias, and its standard error.
+
+    Which cells it is measured on is drawn by their weights from those that are not `seen`, where there are enough; the mass of
+    each is exact. Its standard error is 0 where all cells are measured.
     """
-    found = []
-    sides = (
-        (geometry, a, u, b, v, taus[0], seen[0]),
-        (geometry.T, b, v, a, u, taus[1], seen[1]),
-    )
-    for across, own, potential, other, across_potential, tau, known in sides:
-        fresh = np.array(own, np.float64)
-        fresh[known] = 0.0
-        if np.count_nonzero(fresh) < _MEASURED:
-            fresh = np.asarray(own)
-        rows, weights = weighted_subset(rng, fresh, _MEASURED)
-        potential = np.asarray(potential, np.float64)[rows]
-        sums = _sums(across, _everyone(other, across_potential), rows)
-        with np.errstate(over="ignore"):
-            off = np.abs(np.exp(potential + sums) - np.exp(potential * (tau - 1.0) / tau))
-        mean = float(weights @ off)
-        # All cells: there is nothing to be unsure of.
-        known_all = len(rows) == np.count_nonzero(np.asarray(own))
-        found.append((mean, 0.0 if known_all else float(np.sqrt(weights**2 @ (off - mean) ** 2))))
-    return max(found)
+    fresh = np.array(own, np.float64)
+    fresh[seen] = 0.0
+    if np.count_nonzero(fresh) < _MEASURED:
+        fresh = np.asarray(own)
+    rows, weights = weighted_subset(rng, fresh, _MEASURED)
+    potential = np.asarray(potential, np.float64)[rows]
+    sums = _sums(geometry, _everyone(other, across), rows)
+    with np.errstate(over="ignore"):
+        off = np.abs(np.exp(potential + sums) - np.exp(potential * (tau - 1.0) / tau))
+    mean = float(weights @ off)
+    whole = len(rows) == np.count_nonzero(np.asarray(own))
+    return mean, 0.0 if whole else float(np.sqrt(weights**2 @ (off - mean) ** 2))
 
 
 def _between_some(geometry: Geometry, chosen, config: SinkhornConfig, key, landmarks, progress):
@@ -229,7 +235,7 @@ def _between_all(geometry: Geometry, source: Anchors, target: Anchors, found: Po
     source = dataclasses.replace(source, potential=u[source.rows])
     converged = found.violation <= config.tolerance
     potentials = Potentials(*_on_device(u, v), found.violation, found.iterations, converged)
-    return Extension(potentials, 0.0, source, target, 0)
+    return Extension(potentials, 0.0, source, target, 0, sampled=False)
 
 
 def _sums(geometry: Geometry, columns: Anchors, rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
