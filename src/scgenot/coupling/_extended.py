@@ -23,6 +23,8 @@ from scgenot.sinkhorn import Extension, Geometry, draw_rows, extended_potentials
 # Source cells that one pool of draws is for, and those of them that see the same targets. Half a million pairs: five
 # checks of training at the default batch.
 _POOLED, _TOGETHER = 16384, 4096
+# Landmarks are solved over as sharply as in the global coupling.
+_SHARP = 1e-3
 # Rows of the plan that diagnostics go through; every one is compared with all targets.
 _MEASURED = 2048
 
@@ -67,16 +69,13 @@ def extended_quadratic_coupling(
         As in :func:`scgenot.coupling._global_quadratic.quadratic_coupling`.
     """
     # Landmarks are solved over as sharply as ever: a plan that has not settled has other costs.
-    sharp = dataclasses.replace(config, tolerance=min(config.tolerance, _SHARP))
+    sharp = dataclasses.replace(config, tolerance=min(config.tolerance or _SHARP, _SHARP))
     found = linearised(key, source, target, a, b, sharp, **given)
     told = f"{found.problem}, extended{found.sample}", found.scale, found.lift, found.starts
     coupling = _extended(
         key, found.geometry, a, b, config, told, landmarks=found.landmarks, progress=given.get("progress")
     )
     return dataclasses.replace(coupling, potentials=found.accepted(coupling.potentials))
-
-
-_SHARP = 1e-3
 
 
 def _extended(key, geometry: Geometry, a, b, config: CouplingConfig, told, *, landmarks=None, progress=None):
@@ -110,7 +109,7 @@ class ExtendedCoupling(PotentialCoupling):
     :meth:`barycentric`, :meth:`top_k`) still take a pass over all pairs of cells.
     """
 
-    extension: Extension | None = None
+    extension: Extension = dataclasses.field(kw_only=True)
 
     @cached_property
     def source_marginal(self) -> Float[Array, " n"]:

@@ -214,7 +214,9 @@ def _between_some(geometry: Geometry, chosen, config: SinkhornConfig, key, landm
     (rows, own_a), (columns, own_b) = chosen
     some = geometry.rows(rows, columns)
     weights = _on_device(own_a, own_b)
-    config = dataclasses.replace(config, tolerance=min(config.tolerance / _SHARPER, _SHARPEST))
+    # From landmarks, which are a sample themselves, as sharply as asked for is enough.
+    sharpest = _SHARPEST if landmarks is None else config.tolerance
+    config = dataclasses.replace(config, tolerance=min(config.tolerance / _SHARPER, sharpest))
     if landmarks is None:
         found = solve_potentials(some, *weights, config, key=key, progress=progress)
     else:
