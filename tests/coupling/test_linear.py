@@ -338,4 +338,4 @@ def test_same_key_same_coupling(clouds):
 
 
 def test_kinds_are_listed():
-    assert available_couplings("linear") == ["global", "minibatch"]
+    assert available_couplings("linear") == ["global", "extended", "minibatch"]

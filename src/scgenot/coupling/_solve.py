@@ -110,7 +110,7 @@ def kind_with_options(kind: str | Kind, problem: str, options: dict[str, Any], p
     if (problem, name) not in SOLVERS:
         if problem not in {known for known, _ in SOLVERS}:
             raise ValueError(one_of("problem", problem, sorted({known for known, _ in SOLVERS})))
-        raise ValueError(one_of("coupling", name, [Auto.name, *available_couplings(problem)]))
+        raise ValueError(one_of("coupling", name, [*available_couplings(problem), Auto.name]))
     return with_options(kind, options, unused=SOLVERS[problem, name].unused, problem=problem)
 
 
