@@ -2,6 +2,7 @@
 
 from scgenot.pl._calibration import calibration
 from scgenot.pl._conditions import conditions
+from scgenot.pl._epsilon_scan import epsilon_scan
 from scgenot.pl._fates import fates
 from scgenot.pl._growth import growth
 from scgenot.pl._history import history
@@ -16,6 +17,7 @@ from scgenot.pl._uncertainty import uncertainty
 __all__ = [
     "calibration",
     "conditions",
+    "epsilon_scan",
     "fates",
     "growth",
     "history",
