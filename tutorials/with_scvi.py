@@ -21,6 +21,7 @@
 
 # %%
 import logging
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,6 +51,7 @@ pd.crosstab(adata.obs["patient"], adata.obs["condition"])
 for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)
 scvi.settings.verbosity = logging.ERROR
+warnings.filterwarnings("ignore", message=".*LeafSpec")
 scvi.settings.seed = 0
 scvi.settings.num_threads = 1  # networks this small are not quicker with more
 counts = train.copy()
