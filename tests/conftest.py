@@ -141,6 +141,7 @@ ONCE = {
     "methods/test_conditions.py",
     "methods/test_ensemble.py",
     "methods/test_entropic_map.py",
+    "methods/test_landscape.py",
     "methods/test_lightsb.py",
     "methods/test_otcfm.py",
     "test_docs.py",
