@@ -32,7 +32,7 @@ def run(x, y, at, *, epsilon_b, steps=1000, batch_size=512, width=256, learning_
     solver = genot.GENOT(
         velocity_field.VelocityField([width] * 3, [width] * 2 + [d], condition_dims=[width] * 3),
         flow=dynamics.ConstantNoiseFlow(0.0),
-        data_match_fn=lambda a, b, _, __: matching(a, b),
+        data_match_fn=matching,
         source_dim=d,
         target_dim=d,
         rng=jax.random.PRNGKey(seed),
