@@ -7,6 +7,7 @@ from scgenot.pl._fates import fates
 from scgenot.pl._growth import growth
 from scgenot.pl._history import history
 from scgenot.pl._modalities import modalities
+from scgenot.pl._potential import potential
 from scgenot.pl._response import response
 from scgenot.pl._sankey import sankey
 from scgenot.pl._tau_scan import tau_scan
@@ -22,6 +23,7 @@ __all__ = [
     "growth",
     "history",
     "modalities",
+    "potential",
     "response",
     "sankey",
     "tau_scan",
