@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.scale`` goes through sizes; ``--tolerances`` through what the marginals may be off, by cells that are
 solved over and by sweeps, which is what the defaults of the extended coupling are set by (seeds 0 and 1; reported on others).
-``--quadratic`` couples two spaces. ``--sizes 1000000 --data mixture`` is the row of a million cells. Each row is a process of its
-own: peak memory never falls.
+``--quadratic`` couples two spaces. ``--sizes 1000000 --data mixture`` is the row of a million cells alone. Each row is a process of
+its own, as peak memory never falls; it is printed when it ends, and ``--save rows.jsonl`` adds it to a file. CPU seconds stand
+beside seconds: on a machine that is shared, only they can be compared.
 
 The mixture (D = 32, our own parameters) has known conditional laws: cBW-UVP in %, over 300 test cells with 500 samples each,
 beside its floor (the truth, sampled alike) and the independent plan, which ignores the source cell. Of clusters (50-d, twenty of
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -68,13 +70,13 @@ def row(seed: int, cells: int, *, data: str, kind: str, steps: int, options: dic
     else:
         (source, target), config = clusters(seed, cells), CouplingConfig()
     before = peak_memory_gib()
-    started = time.perf_counter()
+    clock = _Clock()
     coupling = solve_coupling(jax.random.key(seed), source, target, kind=KINDS[kind](**options), config=config)
     jax.block_until_ready(coupling.potentials)
-    solved = time.perf_counter()
+    spent = clock("coupling")
     told = coupling.diagnostics
     found = {
-        "coupling s": solved - started,
+        **spent,
         "violation": told.marginal_violation,
         "its error": told.violation_error,
         "effective targets": told.effective_targets,
@@ -82,10 +84,10 @@ def row(seed: int, cells: int, *, data: str, kind: str, steps: int, options: dic
         "GiB of data": before,
     }
     if steps:
-        started = time.perf_counter()
+        clock = _Clock()
         train = TrainConfig(max_steps=steps, learning_rate=2e-3)
         solver, _, _ = GENOTSolver.fit(seed, source, target, coupling=coupling, train_config=train, progress_bar=False)
-        found["training s"] = time.perf_counter() - started
+        found |= clock("training")
         # Peak of coupling and training; scoring comes on top.
         found["peak GiB"] = peak_memory_gib()
         if problem is not None:
@@ -114,16 +116,16 @@ def quadratic(seed: int, cells: int, *, kind: str, options: dict[str, Any]) -> d
     source, target, order = two_spaces(seed, cells + unseen)
     held, target_held = source[cells:], target[cells:]
     shuffled = target[:cells][order[order < cells]]
-    started = time.perf_counter()
+    clock = _Clock()
     coupling = solve_coupling(
         jax.random.key(seed), source[:cells], shuffled, problem="quadratic", kind=KINDS[kind](**options)
     )
     jax.block_until_ready(coupling.potentials)
-    solved, told = time.perf_counter(), coupling.diagnostics
+    spent, told = clock("coupling"), coupling.diagnostics
     between = coupling.extend(held, target_held)
     chance = np.random.default_rng(seed).permutation(unseen)
     return {
-        "coupling s": solved - started,
+        **spent,
         "violation": told.marginal_violation,
         "its error": told.violation_error,
         "coupling": told.kind,
@@ -133,8 +135,21 @@ def quadratic(seed: int, cells: int, *, kind: str, options: dict[str, Any]) -> d
     }
 
 
-def rows(seeds: Iterable[int], sizes: Iterable[int], jobs: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row for each job, size and seed, each measured in a fresh process."""
+class _Clock:
+    """Seconds, and CPU seconds of all threads, since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def __call__(self, name: str) -> dict[str, float]:
+        taken = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        return dict(zip((f"{name} s", f"{name} CPU s"), taken, strict=True))
+
+
+def rows(
+    seeds: Iterable[int], sizes: Iterable[int], jobs: Iterable[dict[str, Any]], save: Path | None = None
+) -> pd.DataFrame:
+    """Return one row for each job, size and seed, each measured in a fresh process; what fails is told and left out."""
     found = []
     for job in jobs:
         for cells in sizes:
@@ -146,11 +161,19 @@ def rows(seeds: Iterable[int], sizes: Iterable[int], jobs: Iterable[dict[str, An
                     options["n_cells"] = round(share * cells)
                 job_options["options"] = options
                 command = [sys.executable, "-m", "benchmarks.scale", "--row", json.dumps([seed, cells, job_options])]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+                if done.returncode:
+                    print(f"failed ({done.returncode}): {command[-1]}", file=sys.stderr, flush=True)
+                    continue
                 named = {key: value for key, value in job_options.items() if key not in ("options", "steps")}
                 told = {"seed": seed, "cells a side": cells, **named, **options}
                 found.append(told | json.loads(done.stdout.splitlines()[-1]))
                 print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+                if save is not None:
+                    with save.open("a") as file:
+                        file.write(json.dumps(found[-1]) + "\n")
+    if not found:
+        sys.exit("no row could be measured")
     return pd.DataFrame(found)
 
 
@@ -169,6 +192,9 @@ def main() -> None:
     arguments.add_argument("--options", type=json.loads, default={}, help="options of the kind, as JSON")
     arguments.add_argument("--tolerances", action="store_true", help="cBW-UVP against what the marginals are off")
     arguments.add_argument("--quadratic", action="store_true", help="between two spaces")
+    arguments.add_argument(
+        "--save", type=Path, default=None, help="a file of JSON lines that each row is added to as it ends"
+    )
     arguments.add_argument("--row", type=json.loads, default=None, help="one row in this process: [seed, cells, job]")
     asked = arguments.parse_args()
     if asked.row is not None:
@@ -181,12 +207,14 @@ def main() -> None:
             for share, sweeps in TOLERANCES
         ]
         jobs.append(job | {"kind": "global"})
-        table = rows(asked.seeds, asked.sizes or SIZES[:2], jobs)
+        table = rows(asked.seeds, asked.sizes or SIZES[:2], jobs, asked.save)
     elif asked.quadratic:
-        table = rows(asked.seeds, asked.sizes or (50_000, 100_000), [{"kind": asked.kind, "options": asked.options}])
+        table = rows(
+            asked.seeds, asked.sizes or (50_000, 100_000), [{"kind": asked.kind, "options": asked.options}], asked.save
+        )
     else:
         job = {"kind": asked.kind, "steps": asked.steps, "options": asked.options}
-        table = rows(asked.seeds, asked.sizes or SIZES, [job | {"data": name} for name in asked.data])
+        table = rows(asked.seeds, asked.sizes or SIZES, [job | {"data": name} for name in asked.data], asked.save)
     report(table.set_index(["seed", "cells a side"]), __doc__.splitlines()[0], asked.json, digits=4)
 
 

@@ -123,7 +123,9 @@ def test_options_can_be_given_with_the_kind_or_in_the_config(clouds):
     assert [one.config.n_draws for one in ways] == [3, 3]
     np.testing.assert_array_equal(*(next(one.pairs(KEY, batch_size=8, steps=2))[1] for one in ways))
     assert kind_with_options("low_rank", "quadratic", {"rank": 7}) == LowRank(rank=7)
-    with pytest.raises(ValueError, match="`coupling` must be one of 'global', 'extended', 'minibatch', 'auto', got 'low_rank'"):
+    with pytest.raises(
+        ValueError, match="`coupling` must be one of 'global', 'extended', 'minibatch', 'auto', got 'low_rank'"
+    ):
         kind_with_options(LowRank(), "linear", {})
 
 
@@ -147,7 +149,9 @@ def test_unknown_problem(clouds):
 
 
 def test_unknown_kind(clouds, plain_calls):
-    with pytest.raises(ValueError, match="`coupling` must be one of 'global', 'extended', 'minibatch', 'auto', got 'minibach'. Did you"):
+    with pytest.raises(
+        ValueError, match="`coupling` must be one of 'global', 'extended', 'minibatch', 'auto', got 'minibach'. Did you"
+    ):
         solve_coupling(KEY, *clouds, kind="minibach")
 
 
