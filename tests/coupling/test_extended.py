@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from tests.coupling.contract import compiles_at_most
 from tests.coupling.helpers import plan_of
 
 from scgenot.coupling import (
@@ -14,6 +15,7 @@ from scgenot.coupling import (
     Global,
     _extended,
     _kinds,
+    _orientation,
     kind_with_options,
     solve_blocks,
     solve_coupling,
@@ -166,6 +168,38 @@ def test_blocks_may_be_extended(cells):
     assert found.diagnostics.kind == "2 blocks: linear, extended from 400 x 400 cells"
     i, j, block = (np.asarray(one) for one in next(found.pairs(KEY, batch_size=64, steps=4)))
     assert (i % 2 == block).all() and (j % 2 == block).all()
+
+
+def test_other_sizes_compile_nothing_more(cells):
+    config = CouplingConfig(epsilon=EPSILON)
+
+    def solved(n, m):
+        found = solve_coupling(
+            KEY, cells[0][:n], cells[1][:m], kind=Extended(n_cells=CELLS, tolerance=0.9), config=config
+        )
+        next(found.pairs(KEY, batch_size=64, steps=4))
+        return found.diagnostics
+
+    solved(N, M)
+    with compiles_at_most(0):
+        solved(N - 111, M - 222)
+
+
+def test_blocks_between_two_spaces_share_a_reference_that_is_solved_sharply(monkeypatch, cells):
+    asked = []
+
+    def spy(*given, real=_orientation.quadratic_coupling, **options):
+        asked.append(given[-1].tolerance)
+        return real(*given, **options)
+
+    monkeypatch.setattr(_orientation, "quadratic_coupling", spy)
+    source, target = cells[0][:120] * [1.0, 2.0, 4.0], cells[0][:120, :2] * [4.0, 2.0]
+    halves = [(np.arange(k, 120, 2),) * 2 for k in range(2)]
+    kind = Extended(n_cells=40, landmarks=64, tolerance=0.9)
+    found = solve_blocks(KEY, np.float32(source), np.float32(target), halves, problem="quadratic", kind=kind)
+    assert asked == [Global.tolerance]
+    worst = max(found.block_diagnostics, key=lambda one: one.marginal_violation)
+    assert found.diagnostics.violation_error == worst.violation_error is not None
 
 
 def test_two_spaces_through_landmarks(cells):

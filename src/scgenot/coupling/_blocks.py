@@ -105,6 +105,7 @@ class BlockCoupling(Coupling):
         """The worst block's violation and agreement, means of the rest by the blocks' weights; :attr:`block_diagnostics` has each."""
         every = self.block_diagnostics
         used = [one for one, weight in zip(every, self.weights, strict=True) if weight > 0]
+        worst = max(used, key=lambda one: one.marginal_violation)
         agreements = [one.agreement for one in used if one.agreement is not None]
         mean = lambda name: float(self.weights @ [getattr(one, name) for one in every])
         return Diagnostics(
@@ -113,7 +114,8 @@ class BlockCoupling(Coupling):
             scale=every[0].scale,
             epsilon=every[0].epsilon,
             iterations=mean("iterations"),
-            marginal_violation=max(one.marginal_violation for one in used),
+            marginal_violation=worst.marginal_violation,
+            violation_error=worst.violation_error,
             mass=mean("mass"),
             effective_targets=float(np.exp(self.weights @ np.log([one.effective_targets for one in every]))),
             converged=all(one.converged for one in used),

@@ -17,6 +17,7 @@ from scgenot.coupling._base import Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_linear import linear_costs
 from scgenot.coupling._global_quadratic import linearised
+from scgenot.coupling._kinds import Global
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.sinkhorn import Extension, Geometry, draw_rows, extended_potentials, soft_min_rows
 
@@ -24,7 +25,7 @@ from scgenot.sinkhorn import Extension, Geometry, draw_rows, extended_potentials
 # checks of training at the default batch.
 _POOLED, _TOGETHER = 16384, 4096
 # Landmarks are solved over as sharply as in the global coupling.
-_SHARP = 1e-3
+_SHARP = Global.tolerance
 # Rows of the plan that diagnostics go through; every one is compared with all targets.
 _MEASURED = 2048
 

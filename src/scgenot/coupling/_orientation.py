@@ -14,6 +14,7 @@ from scgenot._sampling import host_rng, weighted_subset
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_quadratic import quadratic_coupling
+from scgenot.coupling._kinds import Global
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._start_plan import dense_plan
 
@@ -63,6 +64,9 @@ def reference_coupling(
     if shared is not None:
         shared = tuple(jax.device_put(np.asarray(one)[rows]) for one, rows in zip(shared, chosen, strict=True))
     config = dataclasses.replace(config, landmarks=max(map(len, chosen)))
+    if config.n_cells is not None:
+        # What an extended coupling allows the marginals to be off is for sampling cells; here all are taken.
+        config = dataclasses.replace(config, tolerance=min(config.tolerance or Global.tolerance, Global.tolerance))
     return quadratic_coupling(key, *some, *own, config, shared=shared, pairs=pairs, progress=progress)
 
 

@@ -156,7 +156,7 @@ def solve_coupling(
     config
         Cost, epsilon, taus. Options of the kind can be given here as well.
     init
-        Global quadratic and fused problems only: a plan to start from, or a global coupling of other cells of the same two
+        Global and extended quadratic and fused problems only: a plan to start from, or a global coupling of other cells of the same two
         spaces, which implies a plan between these. It says which of several optima is meant, such as one of two mirror
         images; the result still solves the problem, and its only start is called ``"given"``.
     only_init
@@ -229,7 +229,7 @@ def solved(
     if init is not None:
         if not solver.starts_from:
             raise ValueError(
-                "`init` is a start for quadratic and fused problems of kind 'global', which have many optima; got "
+                "`init` is a start for quadratic and fused problems of kind 'global' or 'extended', which have many optima; got "
                 f"problem={problem!r}. Linear problems have one, whatever they start from. Leave it out."
             )
         given |= {"init": init, "only_init": only_init}
