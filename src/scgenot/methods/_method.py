@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG
 from scgenot.coupling import Coupling, MarginalKind
-from scgenot.flow import ConditionLayout, DivergenceConfig, HeldOut, ODEConfig, TrainConfig, TrainResult
+from scgenot.flow import ConditionLayout, DistillConfig, DivergenceConfig, HeldOut, ODEConfig, TrainConfig, TrainResult
 
 POPULATIONS = ("source", "target")
 
@@ -218,6 +218,48 @@ class Method(abc.ABC):
             If the method has no weights.
         """
         raise NotImplementedError(f"the method {self.name!r} has no density: `can.density` is False.")
+
+    def distill(
+        self,
+        key: jax.Array,
+        x: Float[np.ndarray, "n dx"],
+        condition: Float[Array | np.ndarray, "..."] | None,
+        n_steps: int,
+        config: DistillConfig,
+        *,
+        progress_bar: bool = True,
+    ) -> tuple[Method, dict[str, tuple[list[int], list[float]]]]:
+        """Learn to sample in up to `n_steps` large steps what now takes many.
+
+        Parameters
+        ----------
+        key
+            JAX key. The result is a function of it, of the weights and of the cells.
+        x
+            Source cells, in the user's units, to learn it for.
+        condition
+            As in :meth:`sample`.
+        n_steps
+            The most steps that samples will be taken in, a power of two.
+        config
+            Steps, pool, schedule.
+        progress_bar
+            Whether to show one.
+
+        Returns
+        -------
+        The method with the weights of both fields, and a history. This value stays as it is.
+
+        Raises
+        ------
+        NotImplementedError
+            If the method solves no equation.
+        RuntimeError
+            If the method has no weights, or distilling diverges.
+        """
+        raise NotImplementedError(
+            f"the method {self.name!r} solves no equation, so that there is nothing to distil: it samples as fast as it can."
+        )
 
     def training_growth(self, population: Literal["source", "target"] = "source") -> Float[np.ndarray, " k"] | None:
         """Return the plan's own growth, marginal over prior, of the training cells in their order; ``None`` if not kept."""

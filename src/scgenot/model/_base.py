@@ -20,6 +20,7 @@ from scgenot.methods import Method
 from scgenot.model import (
     _conditions,
     _density,
+    _distill,
     _growth,
     _labels,
     _outliers,
@@ -136,6 +137,7 @@ class TransportModel(BaseModelClass):
     setup_mudata = classmethod(_setup.setup_mudata)
     train = _training.train
     reverse = _training.reverse
+    distill = _distill.distill
     coupling_summary = _training.coupling_summary
     conditions = property(_conditions.conditions)
     times = property(_times.times)
