@@ -256,31 +256,33 @@ class DistillConfig:
     fresh
         Trajectories, of other cells and noise, that take the place of the oldest every `check_every` steps.
     whole
-        Share of the pieces that are steps as samples will be taken in; the others go from any time to any later one.
+        Share of the pieces that are steps as samples will be taken in; the others go from any time to any later one. Mixture, 16
+        features, distilled for two steps: what one and two steps have of the trained field's excess of cBW-UVP over the floor was
+        1.15 and 1.04 at half and a peak rate of 1e-3, 1.10 and 1.03 at .9, and 1.00 and .99 at .9 and a rate of 2e-3.
     check_every
         Steps in one compiled call.
     """
 
     max_steps: int = 3000
     batch_size: int = 1024
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     teacher_steps: int = 16
     pool_size: int = 32768
     fresh: int = 8192
-    whole: float = 0.5
+    whole: float = 0.9
     check_every: int = 100
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
         for name in ("max_steps", "batch_size", "teacher_steps", "pool_size", "fresh", "check_every"):
             check_count(name, getattr(self, name))
-        check_positive("learning_rate", self.learning_rate, remedy="Start from 1e-3.")
+        check_positive("learning_rate", self.learning_rate, remedy="Start from 2e-3.")
         if self.pool_size % self.fresh:
             raise ValueError(
                 f"`pool_size` must be a multiple of `fresh`, got {self.pool_size} and {self.fresh}. For example four times."
             )
         if not 0 <= self.whole <= 1:
-            raise ValueError(f"`whole` must lie in [0, 1], got {self.whole!r}. Half of the pieces is a good share.")
+            raise ValueError(f"`whole` must lie in [0, 1], got {self.whole!r}. 0.9 is a good share.")
 
 
 @dataclasses.dataclass(frozen=True)
