@@ -22,6 +22,7 @@ from scgenot.model import (
     _coupling_summary,
     _density,
     _describe,
+    _distill,
     _growth,
     _labels,
     _other_data,
@@ -140,6 +141,7 @@ class TransportModel(BaseModelClass):
     setup_mudata = classmethod(_setup.setup_mudata)
     train = _training.train
     reverse = _reverse.reverse
+    distill = _distill.distill
     coupling_summary = _coupling_summary.coupling_summary
     conditions = property(_conditions.conditions)
     times = property(_times.times)
