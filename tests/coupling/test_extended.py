@@ -226,6 +226,8 @@ def test_auto_is_one_of_the_two(monkeypatch, cells):
     assert solve_coupling(KEY, *cells, kind="global", config=config).diagnostics.kind == "linear, global"
     assert kind_with_options("auto", "linear", {}) == Auto()
     assert kind_with_options("auto", "linear", {}, N * M) == Extended()
+    # Between spaces only who asks for it gets it.
+    assert kind_with_options("auto", "quadratic", {}, 10**12) == Global()
     # Who asks for a tolerance, or for what only one of them has, has said which.
     assert kind_with_options("auto", "linear", {"tolerance": 0.01}, N * M) == Global(tolerance=0.01)
     assert kind_with_options("auto", "linear", {"n_cells": 99}) == Extended(n_cells=99)

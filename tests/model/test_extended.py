@@ -46,7 +46,7 @@ def test_turned_round(trained):
 def test_conditions_choose_for_themselves():
     adata = make_adata()
     adata.obs["drug"] = np.where(adata.obs["condition"] == "control", "none", adata.obs["donor"])
-    GENOT.setup_anndata(adata, **SETUP, condition_keys=["drug"])
+    GENOT.setup_anndata(adata, **SETUP, condition_keys={"drug": ("drug",)})
     model = GENOT(adata, flow_config=SMALL)
     assert model._coupling_kind == "auto"
     assert GENOT(adata, n_cells=20, flow_config=SMALL)._coupling_kind == "extended"

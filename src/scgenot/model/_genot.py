@@ -43,7 +43,7 @@ class GENOT(TransportModel):
         In (0, 1): weight of the quadratic term in fused problems. The other problems do not use it.
     coupling
         ``"global"``: one transport problem over all cells. ``"extended"``: the same over some of them, extended to the others, in
-        time linear in the number of cells. ``"auto"``: global up to some 40,000 cells a side (20,000 between spaces), extended
+        time linear in the number of cells. ``"auto"``: global up to some 40,000 cells a side in one space and always between spaces, extended
         above. ``"minibatch"``: the paper's, one in each step.
     n_models
         Velocity fields that learn side by side, an ensemble: how far they disagree on a cell is reported beside the spread of its samples.
