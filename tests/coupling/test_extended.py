@@ -238,3 +238,13 @@ def test_auto_is_one_of_the_two(monkeypatch, cells):
     with pytest.raises(ValueError, match="`n_cells`"):
         Extended(n_cells=1)
     assert Extended(n_sweeps=0).n_sweeps == 0
+
+
+def test_potentials_of_no_plan_are_not_used(cells):
+    """With a sharp epsilon no sampled cell is near another one, and what is extended is off by orders of magnitude."""
+    sharp = CouplingConfig(epsilon=2e-3)
+    with pytest.warns(RuntimeWarning, match="400 cells are too few for `epsilon`=0.002 here: .* off by .*'global'"):
+        found = solve_coupling(KEY, *cells, kind=Extended(**SAMPLED), config=sharp)
+    exact = solve_coupling(KEY, *cells, kind="global", config=sharp)
+    assert found.diagnostics.kind == "linear, global" and found.diagnostics.converged
+    assert found.diagnostics.objective == pytest.approx(exact.diagnostics.objective, rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -15,9 +16,9 @@ from scgenot._progress import Progress
 from scgenot._sampling import host_rng, systematic, weighted_subset
 from scgenot.coupling._base import Diagnostics
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._global_linear import linear_costs
-from scgenot.coupling._global_quadratic import linearised
-from scgenot.coupling._kinds import Global
+from scgenot.coupling._global_linear import linear_coupling, linear_costs
+from scgenot.coupling._global_quadratic import linearised, quadratic_coupling
+from scgenot.coupling._kinds import OPTIONS, Global
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.sinkhorn import Extension, Geometry, draw_rows, extended_potentials, soft_min_rows
 
@@ -26,6 +27,9 @@ from scgenot.sinkhorn import Extension, Geometry, draw_rows, extended_potentials
 _POOLED, _TOGETHER = 16384, 4096
 # Landmarks are solved over as sharply as in the global coupling.
 _SHARP = Global.tolerance
+# Marginals off by more than this (L1; two plans differ by 2 at the most) are those of no plan. Up to 1.2 were met where learning from the
+# plan still gave most of what the converged one gives (`docs/scale.md`).
+_LOST = 1.5
 # Rows of the plan that diagnostics go through; every one is compared with all targets.
 _MEASURED = 2048
 
@@ -39,7 +43,7 @@ def extended_coupling(
     config: CouplingConfig,
     *,
     progress: Progress | None = None,
-) -> ExtendedCoupling:
+) -> PotentialCoupling:
     """Solve the linear problem over some cells, and extend it to all.
 
     Parameters
@@ -50,7 +54,10 @@ def extended_coupling(
         As in :func:`scgenot.coupling._global_linear.linear_coupling`.
     """
     geometry, lift, scale = linear_costs(key, source, target, config)
-    return _extended(key, geometry, a, b, config, ("linear, extended", scale, lift, ()), progress=progress)
+    found = _extended(key, geometry, a, b, config, ("linear, extended", scale, lift, ()), progress=progress)
+    if not _is_lost(found):
+        return found
+    return linear_coupling(key, source, target, a, b, _over_all_cells(config, "linear"), progress=progress)
 
 
 def extended_quadratic_coupling(
@@ -61,7 +68,7 @@ def extended_quadratic_coupling(
     b: Float[Array, " m"],
     config: CouplingConfig,
     **given: Any,
-) -> ExtendedCoupling:
+) -> PotentialCoupling:
     """Solve the quadratic or fused problem over landmarks, the linearised one over more cells, and extend that to all.
 
     Parameters
@@ -76,7 +83,30 @@ def extended_quadratic_coupling(
     coupling = _extended(
         key, found.geometry, a, b, config, told, landmarks=found.landmarks, progress=given.get("progress")
     )
+    if _is_lost(coupling):
+        return quadratic_coupling(key, source, target, a, b, _over_all_cells(config, found.problem), **given)
     return dataclasses.replace(coupling, potentials=found.accepted(coupling.potentials))
+
+
+def _is_lost(found: ExtendedCoupling) -> bool:
+    """Return whether the potentials are those of no plan, and say so: with a sharp epsilon, no sampled cell may be near another cell."""
+    violation, config = found.potentials.violation, found.config
+    # The marginals of two plans differ by 2 at the most.
+    if not found.extension.sampled or violation < _LOST:
+        return False
+    warnings.warn(
+        f"{config.n_cells} cells are too few for `epsilon`={config.epsilon:g} here: extended to all cells, the marginals are off by "
+        f"{violation:.2g}. The problem is solved over all cells instead, as with `coupling`='global', which takes longer. Try a larger "
+        "`epsilon`, or more `n_cells`.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return True
+
+
+def _over_all_cells(config: CouplingConfig, problem: str) -> CouplingConfig:
+    options = dict.fromkeys(OPTIONS)
+    return dataclasses.replace(config, **options).resolved(problem, Global(landmarks=config.landmarks))
 
 
 def _extended(key, geometry: Geometry, a, b, config: CouplingConfig, told, *, landmarks=None, progress=None):

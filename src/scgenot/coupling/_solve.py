@@ -254,7 +254,7 @@ def complaints(found: Coupling, solver: Solver, config: CouplingConfig) -> list[
 
 def _not_converged(summary: Diagnostics, config: CouplingConfig) -> str:
     best = summary.starts[0] if summary.starts else None
-    if config.n_cells is not None and (best is None or best.converged):
+    if summary.violation_error is not None and (best is None or best.converged):
         return (
             f"The extended coupling's marginals are off by {summary.marginal_violation:.2g} (+- {summary.violation_error:.1g}; "
             f"tolerance {config.tolerance:.2g}). Try more `n_sweeps` (got {config.n_sweeps}) or more `n_cells` (got "
