@@ -16,7 +16,7 @@ from scgenot._progress import Progress
 from scgenot._sampling import host_rng, systematic, weighted_subset
 from scgenot.coupling._base import Diagnostics
 from scgenot.coupling._config import CouplingConfig
-from scgenot.coupling._global_linear import linear_coupling, linear_costs
+from scgenot.coupling._global_linear import linear_costs, linear_coupling
 from scgenot.coupling._global_quadratic import linearised, quadratic_coupling
 from scgenot.coupling._kinds import OPTIONS, Global
 from scgenot.coupling._potential import PotentialCoupling
