@@ -39,7 +39,7 @@ def turn(problem):
 @pytest.fixture(scope="module")
 def plane():
     """Points of a fine grid, and the potential there by adaptive quadrature along the continuous curve, before rotation."""
-    axis = np.arange(-6.6, 6.61, 0.1)
+    axis = np.arange(-6.6, 6.61, 0.12)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     s = (np.arange(40_000) + 0.5) / 40_000
     points = np.stack([plane_point(one) for one in s])
@@ -50,8 +50,8 @@ def plane():
         # Coarse sums of a smooth periodic integrand converge beyond any power; `quad` below says so for some points.
         far = ((grid[:, None] - points[rows].mean(axis=0)) ** 2).sum(-1)[:, 0]
         near = far < 4.0
-        squares = ((grid[near][:, None] - points[rows][None, ::10]) ** 2).sum(-1)
-        values[near] += np.exp(-squares / (2 * WIDTH**2)) @ mass[rows][::10]
+        squares = ((grid[near][:, None] - points[rows][None, ::20]) ** 2).sum(-1)
+        values[near] += np.exp(-squares / (2 * WIDTH**2)) @ mass[rows][::20]
     return grid, values
 
 
