@@ -114,39 +114,12 @@ def assert_same(adata: ad.AnnData, before: dict, *, new_uns: tuple[str, ...] = (
         assert same, key
 
 
-# Numerics against closed forms, POT and SciPy, and what is said of the code rather than done by it: nothing that another Python or
-# another JAX could break without breaking the contract suites, the model and the tools, which run on every stack.
-ONCE = {
-    "coupling/test_anchored.py",
-    "coupling/test_asymmetric.py",
-    "coupling/test_draws.py",
-    "coupling/test_epsilon_scan.py",
-    "coupling/test_extremes.py",
-    "coupling/test_fused.py",
-    "coupling/test_fuzz.py",
-    "coupling/test_grouped.py",
-    "coupling/test_lift.py",
-    "coupling/test_linear.py",
-    "coupling/test_lowrank.py",
-    "coupling/test_minibatch.py",
-    "coupling/test_minibatch_quadratic.py",
-    "coupling/test_quadratic.py",
-    "coupling/test_refined.py",
-    "coupling/test_scan.py",
-    "coupling/test_unbalanced_quadratic.py",
-    "coupling/test_weights.py",
-    "flow/test_density.py",
-    "flow/test_prediction_regions.py",
-    "flow/test_rescaling.py",
-    "methods/test_conditions.py",
-    "methods/test_ensemble.py",
-    "methods/test_entropic_map.py",
-    "methods/test_lightsb.py",
-    "methods/test_otcfm.py",
-    "test_docs.py",
-    "test_types.py",
-}
-ONCE_ROOMS = {"costs", "datasets", "metrics", "sinkhorn"}
+# Rooms that see arrays only: numerics against closed forms, POT and SciPy, which another Python or another JAX could not break
+# without breaking the contract suites, the model and the tools. Those run on every stack, as what is written here does not.
+ONCE_ROOMS = {"costs", "coupling", "datasets", "flow", "methods", "metrics", "sinkhorn"}
+EVERYWHERE = {"coupling/test_contract.py", "methods/test_contract.py", "methods/test_compilation.py"}
+# What is said of the code rather than done by it.
+ONCE = {"test_docs.py", "test_types.py"}
 # Files that take longest come first, so that no process is left with one of them at the end.
 LONG = [
     "test_tutorials.py",
@@ -170,7 +143,7 @@ def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
     files = [item.path.relative_to(here).as_posix() for item in items]
     for item, name in zip(items, files, strict=True):
-        if name in ONCE or name.split("/")[0] in ONCE_ROOMS:
+        if name in ONCE or (name.split("/")[0] in ONCE_ROOMS and name not in EVERYWHERE):
             item.add_marker(pytest.mark.once)
     ranks = {name: LONG.index(name) if name in LONG else len(LONG) for name in files}
     order = sorted(range(len(items)), key=lambda k: (ranks[files[k]], files[k], k))

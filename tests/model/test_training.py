@@ -414,22 +414,21 @@ def test_any_coupling_trains(ready, options, scale):
     assert np.abs(samples.mean((0, 1)) - targets.mean(0)).max() < 3 * targets.std()
 
 
+@pytest.mark.once
 def test_a_low_rank_coupling_through_the_model(tmp_path):
     model = build(make_mdata(), coupling="low_rank", rank=7)
     model.train(**FEW)
-    assert "low rank" in model.coupling_summary()["kind"].iloc[0]
+    # The rank reaches the solver.
+    assert "low rank (7)" in model.coupling_summary()["kind"].iloc[0]
     assert model.sample(n_samples=2).shape == (60, 2, 2)
     model.save(tmp_path / "model")
     again = GENOT.load(tmp_path / "model", make_mdata())
     assert again._coupling_kind == "low_rank" and again._coupling_config.rank == 7
     again.train(**FEW)
     np.testing.assert_array_equal(again.sample(n_samples=2), model.sample(n_samples=2))
-    # Another rank is another plan.
-    other = build(make_mdata(), coupling="low_rank", rank=2)
-    other.train(**FEW)
-    assert (other.sample(n_samples=2) != model.sample(n_samples=2)).any()
 
 
+@pytest.mark.once
 def test_double_precision():
     """With 64-bit numbers switched on a model trains and samples as it does without."""
     code = (

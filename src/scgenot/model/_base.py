@@ -22,6 +22,7 @@ from scgenot.model import (
     _density,
     _growth,
     _labels,
+    _other_data,
     _outliers,
     _queries,
     _regions,
@@ -189,7 +190,7 @@ class TransportModel(BaseModelClass):
 
     @adata.setter
     def adata(self, adata: Data) -> None:
-        _setup.attach(self, adata)
+        _other_data.attach(self, adata)
 
     def _replace_data(self, data: Data, manager: Any) -> None:
         """Take other data, set up by `manager`, or source cells alone if that is ``None``."""

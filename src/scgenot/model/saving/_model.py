@@ -29,8 +29,9 @@ from scgenot.data import (
 )
 from scgenot.flow import Stopped
 from scgenot.model._conditions import KnownConditions
+from scgenot.model._other_data import attach
 from scgenot.model._problem import coupling_options
-from scgenot.model._setup import SETUP_METHODS, attach, check_keys
+from scgenot.model._setup import SETUP_METHODS, check_keys
 from scgenot.model._trained_on import TrainedOn
 from scgenot.model.saving._costs import plain_cost, saved_cost
 from scgenot.model.saving._files import (
