@@ -43,8 +43,10 @@ BENCHMARKS = {
         Benchmark("solvers", "benchmarks.solvers_table", "Which solver comes nearest to known laws, in which time?"),
         Benchmark("solvers_real", "benchmarks.solvers_real", "Which solver predicts held-out cells of real data best?"),
         Benchmark("perturbation", "benchmarks.perturbation", "Are stimulated cells predicted that training never saw?"),
-        Benchmark("couplings", "benchmarks.couplings", "Are the plans themselves right?"),
-        Benchmark("conditions", "benchmarks.conditions", "What does a model know of conditions that it never saw?"),
+        Benchmark("couplings", "benchmarks.couplings.__main__", "Are the plans themselves right?"),
+        Benchmark(
+            "conditions", "benchmarks.conditions.__main__", "What does a model know of conditions that it never saw?"
+        ),
         Benchmark("modalities", "benchmarks.modalities", "Are partners found between spaces without common features?"),
         Benchmark("calibration", "benchmarks.calibration", "Are densities and prediction regions right?"),
         Benchmark("development", "benchmarks.development", "Are fates and days in between predicted?"),

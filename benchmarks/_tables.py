@@ -149,7 +149,7 @@ def from_frame(
     reference: str | None = None,
     no_floor: str | None = None,
     no_baseline: str | None = None,
-    columns_are_rows: bool = False,
+    ends: dict[str, tuple[Value, Value]] | None = None,
     note: str = "",
 ) -> Table:
     """Return a table of a data frame; rows take their role from their labels.
@@ -160,14 +160,10 @@ def from_frame(
         Index levels become labels, columns become values.
     floor, baseline, reference
         Patterns (`re.search`) of the labels, joined by a space, of rows of that role.
-    columns_are_rows
-        Turn the frame first: where columns are solvers, as ``floor`` and ``scgenot``, and rows are problems.
+    ends
+        Of scores whose floor and whose chance level are known numbers, as FOSCTTM's 0 and 0.5: both by the name of the column. They
+        become rows.
     """
-    if columns_are_rows:
-        names = frame.index.names
-        frame = frame.copy()
-        frame.index = [_told(one, names) for one in frame.index]
-        frame = frame.T.rename_axis("what")
     names = [str(name) if name is not None else "what" for name in frame.index.names]
     patterns = {"floor": floor, "baseline": baseline, "reference": reference}
     rows = []
@@ -176,17 +172,78 @@ def from_frame(
         text = " ".join(str(one) for one in labels.values())
         role = next((role for role, one in patterns.items() if one and re.search(one, text)), "solver")
         rows.append(Row(labels, values, role))
+    return Table(title, [*rows, *_ends(names, ends)], no_floor=no_floor, no_baseline=no_baseline, note=note)
+
+
+def from_columns(
+    frame: pd.DataFrame,
+    title: str,
+    measure: str,
+    roles: dict[str, str],
+    *,
+    seconds: dict[str, str] | None = None,
+    no_floor: str | None = None,
+    no_baseline: str | None = None,
+    note: str = "",
+) -> Table:
+    """Return a table of a data frame whose columns are solvers, with one measure.
+
+    Parameters
+    ----------
+    frame
+        Index levels become labels.
+    measure
+        What the numbers are.
+    roles
+        The columns that are taken, and the role of each.
+    seconds
+        Columns with the seconds of others, by the names of these.
+    """
+    names = [str(name) if name is not None else "what" for name in frame.index.names]
+    rows = []
+    for index, values in zip(frame.index, frame.to_dict("records"), strict=True):
+        labels = dict(zip(names, index if isinstance(index, tuple) else (index,), strict=True))
+        for name, role in roles.items():
+            took = values.get((seconds or {}).get(name))
+            rows.append(Row(labels | {"prediction": name}, {measure: values[name]}, role, seconds=took))
     return Table(title, rows, no_floor=no_floor, no_baseline=no_baseline, note=note)
 
 
-def _told(index: Any, names: Sequence) -> str:
-    """Return a row's name with those of its levels, so that a column ``8`` reads ``d = 8``."""
-    parts = index if isinstance(index, tuple) else (index,)
-    numbers = [
-        f"{name} = {one:g}" if isinstance(one, int | float | np.number) and name else str(one)
-        for name, one in zip(names, parts, strict=True)
+def from_names(
+    scores: dict[str, float],
+    title: str,
+    measures: Sequence[str],
+    roles: dict[str, str],
+    *,
+    separator: str = ", ",
+    ends: dict[str, tuple[Value, Value]] | None = None,
+    no_floor: str | None = None,
+    no_baseline: str | None = None,
+    note: str = "",
+) -> Table:
+    """Return a table of scores that are named ``"MEASURE, PREDICTION"``; `roles` says which predictions are no solvers'.
+
+    Scores whose measure is not among `measures` are left out.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in scores.items():
+        measure = next((one for one in measures if name.startswith(one + separator)), None)
+        if measure is not None:
+            rows.setdefault(name.removeprefix(measure + separator), {})[measure] = value
+    found = [Row({"prediction": name}, values, roles.get(name, "solver")) for name, values in rows.items()]
+    return Table(title, [*found, *_ends(["prediction"], ends)], no_floor=no_floor, no_baseline=no_baseline, note=note)
+
+
+def _ends(names: Sequence[str], ends: dict[str, tuple[Value, Value]] | None) -> list[Row]:
+    """Return the rows of a known floor and a known chance level."""
+    if not ends:
+        return []
+    told = ("floor", "best possible"), ("baseline", "chance")
+    blank = dict.fromkeys(names[1:], "")
+    return [
+        Row({names[0]: name} | blank, {column: both[number] for column, both in ends.items()}, role)
+        for number, (role, name) in enumerate(told)
     ]
-    return ", ".join(one for one in numbers if one)
 
 
 def _plain(value: Any) -> Value:
