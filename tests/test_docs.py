@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scanpy as sc
 from tests.conftest import BRIEF, SMALL, make_adata
 from tests.coupling.helpers import plan_of
 from tests.model.modalities import make_mdata
@@ -27,7 +28,7 @@ from scgenot.coupling import CouplingConfig, solve_coupling
 
 ROOT = Path(__file__).resolve().parents[1]
 # Their blocks of Python are run from top to bottom.
-RUN = ("README.md", "docs/quickstart.md", "docs/choosing.md")
+RUN = ("README.md", "docs/ten_lines.md", "docs/quickstart.md", "docs/choosing.md")
 
 
 def own_members() -> list[str]:
@@ -97,6 +98,9 @@ def pages(tmp_path_factory):
         "--keep-going",
         "-b",
         "html",
+        # Side bars of a hundred pages that list a hundred pages are a tenth of the time, and nothing here looks at them.
+        "-D",
+        "html_theme_options.max_navbar_depth=1",
         str(ROOT / "docs"),
         str(folder),
     ]
@@ -151,6 +155,14 @@ def named_data(tmp_path, monkeypatch):
     for one in mdata.mod.values():
         one.obs["cell_type"] = one.obs["kind"]
         one.obsm["X_umap"] = one.obsm[next(iter(one.obsm))][:, :2]
+    # In the place of a download, and of an embedding that takes long to compile.
+    kang = make_adata()
+    kang.obs["cell_type"] = np.resize(["B", "CD4T", "NK"], kang.n_obs)
+    sc.pp.pca(kang, n_comps=3)
+    kang.obsm["X_umap"] = kang.obsm["X_pca"][:, :2]
+    monkeypatch.setattr(scgenot.datasets, "kang", lambda: kang)
+    for module, name in ((sc.pp, "neighbors"), (sc.tl, "umap")):
+        monkeypatch.setattr(module, name, lambda adata: None)
     monkeypatch.chdir(tmp_path)
     for method, options in (("__init__", {"flow_config": SMALL}), ("train", BRIEF)):
         given = functools.partialmethod(getattr(scgenot.GENOT, method), **options)

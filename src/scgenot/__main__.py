@@ -19,6 +19,7 @@ PLOTS = (
     "fates",
     "response",
     "calibration",
+    "epsilon_scan",
     "tau_scan",
 )
 

@@ -2,6 +2,7 @@
 
 import anndata as ad
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from mudata import MuData
@@ -54,3 +55,37 @@ def test_bad_input_leaves_everything_as_it_was(adata):
     with pytest.raises(ValueError, match="`epsilons` must be a finite number above 0"):
         scgenot.tl.suggest_epsilon(adata, **SETUP, epsilons=(-1.0,))
     assert_same(adata, before)
+
+
+@pytest.mark.parametrize("gap", [[0.2, 0.0005], [np.inf, np.inf]], ids=["several plans", "one plan"])
+def test_what_is_drawn_is_the_scan(adata, gap, tmp_path):
+    table = {"epsilon": [0.02, 0.005], "effective_targets": [40.0, 2.5], "agreement": [0.95, -0.1], "gap": gap}
+    table |= {"objective": [1.0, 1.0], "converged": [True, False]}
+    table = {name: np.asarray(column) for name, column in table.items()}
+    adata.uns["genot_epsilons"] = {
+        "table": table,
+        "epsilon": 0.02,
+        "stable": True,
+        "why": "so",
+        "params": {"n_target": 50},
+    }
+    axes = scgenot.pl.epsilon_scan(adata, save=tmp_path / "scan.png")
+    drawn = ["effective_targets", "agreement", "gap"][: 3 if np.isfinite(gap).all() else 2]
+    assert len(axes) == len(drawn) and (tmp_path / "scan.png").stat().st_size > 0
+    for ax, name in zip(axes, drawn, strict=True):
+        line, converged, not_converged, star = ax.lines
+        np.testing.assert_array_equal(line.get_ydata(), table[name])
+        np.testing.assert_array_equal(converged.get_ydata(), table[name][:1])
+        np.testing.assert_array_equal(not_converged.get_ydata(), table[name][1:])
+        assert not_converged.get_markerfacecolor() == "white" and star.get_ydata() == table[name][0]
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["0.02", "0.005"]
+    # Grey from a twentieth of the target cells on; nothing lies outside of the axes.
+    grey = axes[0].patches[0].get_extents().transformed(axes[0].transData.inverted())
+    assert grey.y0 == pytest.approx(2.5) and grey.y1 == pytest.approx(50.0)
+    low, high = axes[1].get_ylim()
+    assert low < -0.1 + 1e-9 and high > 0.95
+    with pytest.raises(ValueError, match=f"`axes` must hold {len(drawn)} axes"):
+        scgenot.pl.epsilon_scan(adata, axes=axes[:1])
+    with pytest.raises(KeyError, match="`key`='genot_epsilon': there is no scan.*Did you mean 'genot_epsilons'"):
+        scgenot.pl.epsilon_scan(adata, key="genot_epsilon")
+    plt.close("all")

@@ -69,6 +69,10 @@ def test_lines_are_the_table_and_stars_the_suggestion(scanned):
         place = (scan["table"]["tau"] == scan["tau"]) & (scan["table"]["epsilon"] == scan["epsilon"])
         assert star.get_ydata() == scan["table"][name][place]
         assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "0.98", "0.9"]
+    assert axes[0].get_legend().get_texts()[-1].get_text() == "halves of one"
+    # Powers of ten are no way to write 20 cells.
+    axes[1].figure.canvas.draw()
+    assert not any("$" in label.get_text() for label in axes[1].get_yticklabels(which="both"))
 
 
 def test_no_purity_without_labels_and_own_axes(adata):

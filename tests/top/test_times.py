@@ -126,7 +126,7 @@ def test_ancestors_of_a_forward_model(model, course):
         (lambda a, m: pl.fates(a), KeyError, "there are no fates of that name.*tl.fates"),
         (lambda a, m: pl.conditions(a, m), ValueError, "effects of conditions"),
         (lambda a, m: pl.sankey(a, m, "brnach"), KeyError, "`label_key`='brnach'"),
-        (lambda a, m: pl.sankey(a, m, "fate"), ValueError, "no cell at the time 2.0 has a group"),
+        (lambda a, m: pl.sankey(a, m, "fate"), ValueError, "no cell at the time 2 has a group"),
     ],
 )
 def test_what_tools_refuse(model, course, call, error, match):
@@ -327,7 +327,8 @@ def test_what_growth_priors_refuse(genes, options, error, match):
 def test_figures(model, course, tmp_path):
     tl.fates(course, model, "branch", n_samples=5)
     ax = pl.fates(course, save=tmp_path / "bars.png")
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["2.0 (60)", "4.0 (60)"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["2 (60)", "4 (60)"]
+    assert ax.get_title() == "branch at day 6"
     widths = np.array([[bar.get_width() for bar in bars] for bars in ax.containers])
     np.testing.assert_allclose(widths.sum(axis=0), 1.0, rtol=1e-4)
     axes = pl.fates(course, basis="umap")
@@ -337,7 +338,7 @@ def test_figures(model, course, tmp_path):
         pl.fates(course, basis="umap", groupby="branch")
     ax = pl.sankey(course, model, "branch", n_samples=3, save=tmp_path / "flow.png")
     assert (tmp_path / "flow.png").stat().st_size > 0
-    assert [one.get_text() for one in ax.get_xticklabels()] == ["2.0", "4.0", "6.0"]
+    assert [one.get_text() for one in ax.get_xticklabels()] == ["2", "4", "6"]
 
 
 def test_flows_keep_mass(model, course):

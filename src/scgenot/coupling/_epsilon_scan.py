@@ -23,9 +23,9 @@ EPSILONS = {"linear": (0.1, 0.05, 0.02, 0.01, 0.005), "quadratic": (0.02, 0.01, 
 # Two subsets of this share have .64 of the cells in common.
 _SHARE = 0.8
 # Two plans agree if the cells' mean targets differ by a tenth of what they vary, in squares: correlations above .9.
-_AGREE = 0.9
+AGREE = 0.9
 # As in the scan of taus: a cell's mass may spread over one in twenty target cells, less than most cell types are.
-_SPREAD = 0.05
+SPREAD = 0.05
 # Distinct optima whose objectives differ by less than this share cannot be told apart by them: subsets of SNARE-seq have gaps
 # of .0001, and end in either.
 _GAP = 1e-3
@@ -200,8 +200,8 @@ def _gap(starts: Sequence) -> float:
 
 
 def _suggest(table: dict[str, np.ndarray], n_target: int) -> tuple[float, bool, str]:
-    agree = table["agreement"] >= _AGREE
-    narrow = table["effective_targets"] <= _SPREAD * n_target
+    agree = table["agreement"] >= AGREE
+    narrow = table["effective_targets"] <= SPREAD * n_target
     if agree.any():
         # Rows go from the largest epsilon down.
         good = agree & narrow
@@ -217,12 +217,12 @@ def _suggest(table: dict[str, np.ndarray], n_target: int) -> tuple[float, bool, 
             epsilon,
             False,
             f"Do not trust this coupling: at no epsilon given do the plans of two random subsets of {_SHARE:.0%} of the "
-            f"cells agree (at best {agreement:.2f} at epsilon {epsilon:g}, where {rows}; {_AGREE:g} is asked for). The cells "
+            f"cells agree (at best {agreement:.2f} at epsilon {epsilon:g}, where {rows}; {AGREE:g} is asked for). The cells "
             "do not determine it. Use more cells, another representation, or shared features or known pairs.",
         )
     sentence = f"epsilon {epsilon:g}: {rows}, and the plans of two random subsets of {_SHARE:.0%} of the cells agree ({agreement:.2f})."
     if not (agree & narrow).any():
-        sentence += f" No epsilon given has both agreement and rows of at most {_SPREAD:.0%} of the target cells."
+        sentence += f" No epsilon given has both agreement and rows of at most {SPREAD:.0%} of the target cells."
     if gap < _GAP:
         sentence += (
             f" Another plan costs only {max(gap, 0.0):.2%} more: look whether it makes more sense, or add shared features or known "

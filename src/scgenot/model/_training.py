@@ -176,17 +176,7 @@ def reverse(
     >>> backward = model.reverse()  # doctest: +SKIP
     >>> backward.sample(adata)  # doctest: +SKIP
     """
-    if model._training is None or model._training.split is None:
-        raise RuntimeError(
-            "there is no coupling to reverse: the model is not trained, was loaded from a file, which holds no "
-            "coupling, or its data were replaced after training. Call `model.train()` first."
-        )
-    found = dataclasses.replace(current_data(model), split=model._training.split, unseen=model._training.unseen)
-    if fingerprint(found) != model._training.fingerprint:
-        raise ValueError(
-            "adata was changed after training: cells, their features or their weights are not those that the coupling "
-            "was solved for. Call `model.train()` again, or restore them."
-        )
+    found = coupled_data(model, "to reverse")
     kind, registry = type(model), model.registry_
     arguments = swapped_arguments(registry["setup_args"])
     try:
@@ -235,6 +225,22 @@ def current_data(model: TransportModel) -> TransportData:
                 f"adata was changed after setup: the {place.side} population has shape {population.cells.shape}, it "
                 f"had {expected}. Call `{method}` again and create a new model."
             )
+    return found
+
+
+def coupled_data(model: TransportModel, purpose: str) -> TransportData:
+    """Read the data that the coupling of a model was solved for, and its split; raise as :meth:`TransportModel.reverse`."""
+    if model._training is None or model._training.split is None:
+        raise RuntimeError(
+            f"there is no coupling {purpose}: the model is not trained, was loaded from a file, which holds no "
+            "coupling, or its data were replaced after training. Call `model.train()` first."
+        )
+    found = dataclasses.replace(current_data(model), split=model._training.split, unseen=model._training.unseen)
+    if fingerprint(found) != model._training.fingerprint:
+        raise ValueError(
+            "adata was changed after training: cells, their features or their weights are not those that the coupling "
+            "was solved for. Call `model.train()` again, or restore them."
+        )
     return found
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
 
@@ -199,6 +200,14 @@ def places_amid(
 def new_axes(ax: Axes | None, *, size: tuple[float, float] = (5.2, 4.4)) -> Axes:
     """Return `ax`, or the axes of a new figure."""
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def log_scale(ax: Axes) -> None:
+    """Make a vertical axis logarithmic, with ticks that are written as numbers: 2, 5, 10."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def bare(ax: Axes, basis: str, title: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = ("predicted", "heatmap", "doses")
 _MOST_LABELS = 40
+_INSIDE = 5
 
 
 def conditions(
@@ -93,7 +94,10 @@ def conditions(
         else condition_effects(model, adata, **options)
     )
     if ax is None:
-        ax = plt.subplots(figsize=(4.5, 4.2), layout="constrained")[1]
+        size = 4.5, 4.2
+        if kind == "heatmap":
+            size = 2.6 + 0.4 * table["context"].nunique(), 1.6 + 0.3 * table["condition"].nunique()
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
     if kind == "heatmap":
         _heatmap(table, ax, cmap)
     elif kind == "doses":
@@ -111,11 +115,29 @@ def _against_observed(table: pd.DataFrame, ax: Axes) -> None:
             ax.scatter(*both[some].T, s=22, color=color, label=label)
     top = 1.05 * np.nanmax(both)
     ax.plot([0, top], [0, top], color="grey", linewidth=0.8)
-    if len(table) <= _MOST_LABELS:
-        for name, (x, y) in zip(table.index, both, strict=True):
-            ax.annotate(name, (x, y), fontsize=7, xytext=(3, 2), textcoords="offset points")
     ax.set(xlabel="observed effect", ylabel="predicted effect", xlim=(0, top), ylim=(0, top))
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, fontsize=8)
+    _name(ax, table, both)
+
+
+def _name(ax: Axes, table: pd.DataFrame, both: Float[np.ndarray, "c 2"]) -> None:
+    """Name conditions that training has not seen, then those furthest from the diagonal, as long as names find room."""
+    off = np.nan_to_num(np.abs(both[:, 0] - both[:, 1]))
+    order = np.lexsort([-off, table["trained"].to_numpy(dtype=bool)])
+    taken = [ax.get_legend().get_window_extent()]
+    for number in order[:_MOST_LABELS]:
+        if np.isnan(both[number]).any():
+            continue
+        text = ax.annotate(table.index[number], both[number], fontsize=7, xytext=(3, 2), textcoords="offset points")
+        box = text.get_window_extent()
+        right = box.x1 > ax.get_window_extent().x1
+        if right:
+            text.set(horizontalalignment="right", position=(-3, 2))
+            box = text.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            text.remove()
+        else:
+            taken.append(box)
 
 
 def _heatmap(table: pd.DataFrame, ax: Axes, cmap: str) -> None:
@@ -133,12 +155,16 @@ def _heatmap(table: pd.DataFrame, ax: Axes, cmap: str) -> None:
 
 
 def _curves(table: pd.DataFrame, ax: Axes) -> None:
+    palette = plt.get_cmap("tab10" if table["perturbation"].nunique() <= 10 else "tab20")
     for number, (name, rows) in enumerate(table.groupby("perturbation", sort=False)):
+        color = palette(number % palette.N)
         mean = rows.groupby("dose")["predicted"].mean()
-        ax.plot(mean.index, mean, color=f"C{number}", label=name)
+        ax.plot(mean.index, mean, color=color, label=name)
         measured = rows.dropna(subset="observed")
         ax.scatter(
-            measured["dose"], measured["observed"], s=22, color=f"C{number}", edgecolor="white", linewidth=0.5, zorder=3
+            measured["dose"], measured["observed"], s=22, color=color, edgecolor="white", linewidth=0.5, zorder=3
         )
     ax.set(xlabel="dose", ylabel="effect (line: predicted, points: observed)", xlim=(0, None), ylim=(0, None))
-    ax.legend(frameon=False)
+    # Beside the curves where it would lie on them.
+    outside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if table["perturbation"].nunique() > _INSIDE else {}
+    ax.legend(frameon=False, fontsize=8, **outside)

@@ -13,6 +13,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from scgenot._messages import did_you_mean
+from scgenot.data import text_of_time
 from scgenot.pl._common import GREY, bare, embedding, finish, group_names, obs_column
 
 _FEW = 10
@@ -97,7 +98,8 @@ def fates(
         ax.barh(np.arange(len(names)), means[:, number], left=left, color=color, label=label, height=0.72)
         left += means[:, number]
     counts = [int((groups == name).sum()) for name in names]
-    ax.set_yticks(np.arange(len(names)), [f"{name} ({n})" for name, n in zip(names, counts, strict=True)])
+    written = [text_of_time(float(name)) for name in names] if _is_float(column) else names
+    ax.set_yticks(np.arange(len(names)), [f"{name} ({n})" for name, n in zip(written, counts, strict=True)])
     for tick, n in zip(ax.get_yticklabels(), counts, strict=True):
         if n < _FEW:
             tick.set(color="grey", style="italic")
@@ -143,7 +145,13 @@ def _panels(
 
 
 def _title(params: dict[str, Any]) -> str:
-    return f"{params['label_key']} at {params['population_key']} {params['until']}"
+    return f"{params['label_key']} at {params['population_key']} {text_of_time(params['until'])}"
+
+
+def _is_float(column: pd.Series) -> bool:
+    """Whether groups are numbers such as 2.0, of which readers know 2."""
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return pd.api.types.is_float_dtype(values.dtype)
 
 
 def _is_plain(column: pd.Series) -> bool:

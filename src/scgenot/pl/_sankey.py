@@ -15,6 +15,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from scgenot._rng import RNG
+from scgenot.data import text_of_time
 from scgenot.pl._common import finish, group_colors, group_names, new_axes, obs_column
 from scgenot.tl._fates import check_course
 from scgenot.tl._transitions import transition_matrix
@@ -123,7 +124,7 @@ def sankey(
                 ax.text(x, y + height / 2, group, va="center", ha="left" if last else "right", fontsize=8)
     top = max(bottom.max() + share[bottom.argmax()] for share, bottom in zip(flows.shares, bottoms, strict=True))
     ax.set(xlim=(-0.65, len(flows.times) - 0.35), ylim=(top + 0.02, -0.02), yticks=[])
-    ax.set_xticks(np.arange(len(flows.times)), [str(time) for time in flows.times])
+    ax.set_xticks(np.arange(len(flows.times)), [text_of_time(time) for time in flows.times])
     ax.set(xlabel=model.describe()["population_key"], title=f"{column.name}: shares of cells")
     ax.spines[["top", "right", "left"]].set_visible(False)
     return finish(ax.figure, ax, show, save)
@@ -138,7 +139,7 @@ def group_flows(
     at = [(adata.obs[key] == time).to_numpy() & column.notna().to_numpy() for time in times]
     if not all(one.any() for one in at):
         empty = times[[one.any() for one in at].index(False)]
-        raise ValueError(f"`label_key`={label_key!r}: no cell at the time {empty!r} has a group.")
+        raise ValueError(f"`label_key`={label_key!r}: no cell at the time {text_of_time(empty)} has a group.")
     groups = [name for name in group_names(column) if (column[np.logical_or.reduce(at)].astype(str) == name).any()]
     numbers = pd.Categorical(column.astype(object).map(str), categories=groups).codes
     shares = np.stack([np.bincount(numbers[one], minlength=len(groups)) / one.sum() for one in at])

@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from scgenot._messages import did_you_mean
-from scgenot.pl._common import GREY, finish
+from scgenot.pl._common import GREY, finish, log_scale
 
 _PANELS = {
     "mass": "transported mass",
@@ -96,7 +96,8 @@ def tau_scan(
         ax.set_xticks(np.arange(len(taus)), [f"{tau:g}" for tau in taus])
         ax.set(xlabel="tau", ylabel=_PANELS[name])
         ax.spines[["top", "right"]].set_visible(False)
-    axes[panels.index("effective_targets")].set_yscale("log")
+    log_scale(axes[panels.index("effective_targets")])
+    axes[0].plot([], [], color="grey", linestyle=":", label="halves of one")
     axes[0].legend(title="epsilon", frameon=False)
     if fresh:
         axes[0].figure.suptitle(textwrap.fill(scan["why"], 44 * len(panels)), fontsize="small")

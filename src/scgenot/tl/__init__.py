@@ -8,6 +8,7 @@ from scgenot.tl._decoders import PCDecoder, SCVIDecoder, TransformDecoder
 from scgenot.tl._fates import ancestors, fates
 from scgenot.tl._growth_priors import growth_priors
 from scgenot.tl._interpolate import interpolate
+from scgenot.tl._potential import potential
 from scgenot.tl._response import response
 from scgenot.tl._suggest_epsilon import suggest_epsilon
 from scgenot.tl._suggest_tau import suggest_tau
@@ -28,6 +29,7 @@ __all__ = [
     "fates",
     "growth_priors",
     "interpolate",
+    "potential",
     "response",
     "suggest_epsilon",
     "suggest_tau",
