@@ -1,13 +1,15 @@
 """All benchmarks: one line each.
 
-A benchmark is a module with a function ``rows(seed: int, quick: bool)`` that yields tables (`benchmarks._tables.Table`).
+A benchmark is a module with a function ``rows(seed: int, quick: bool)`` that yields tables (`benchmarks._tables.Table`). Where one module has several,
+each with results of its own, `rows` takes further arguments, which stand here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from benchmarks._tables import Table
 
@@ -24,15 +26,18 @@ class Benchmark:
         Which module has its `rows`.
     question
         What it answers, in a sentence; it stands under its heading on the page.
+    options
+        Further arguments of `rows`.
     """
 
     name: str
     module: str
     question: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def tables(self, seed: int, quick: bool) -> Iterator[Table]:
         """Run it: the module is imported now, and no sooner."""
-        return iter(importlib.import_module(self.module).rows(seed, quick))
+        return iter(importlib.import_module(self.module).rows(seed, quick, **self.options))
 
 
 BENCHMARKS = {
@@ -40,8 +45,27 @@ BENCHMARKS = {
     for one in (
         Benchmark("speed", "benchmarks.speed", "How fast are training and sampling on this machine?"),
         Benchmark("gaussian", "benchmarks.gaussian", "Are learned conditional laws those of the closed forms?"),
-        Benchmark("solvers", "benchmarks.solvers_table", "Which solver comes nearest to known laws, in which time?"),
-        Benchmark("solvers_real", "benchmarks.solvers_real", "Which solver predicts held-out cells of real data best?"),
+        *(
+            Benchmark(
+                f"solvers_{d}",
+                "benchmarks.solvers_table",
+                f"Which solver comes nearest to known laws in {d} dimensions, and in which time?",
+                {"part": "laws", "d": d},
+            )
+            for d in (2, 16, 64, 128)
+        ),
+        Benchmark(
+            "solvers_time",
+            "benchmarks.solvers_table",
+            "How good is each solver after so many seconds?",
+            {"part": "time", "d": 16},
+        ),
+        Benchmark(
+            "solvers_literature",
+            "benchmarks.solvers_table",
+            "How do published solvers do that are in the comparison only?",
+            {"part": "literature", "d": 2},
+        ),
         Benchmark("perturbation", "benchmarks.perturbation", "Are stimulated cells predicted that training never saw?"),
         Benchmark("couplings", "benchmarks.couplings.__main__", "Are the plans themselves right?"),
         Benchmark(
