@@ -55,6 +55,12 @@ BENCHMARKS = {
             for d in (2, 16, 64, 128)
         ),
         Benchmark(
+            "solvers_epsilons",
+            "benchmarks.solvers_table",
+            "The same, with a sharper and a more blurred plan",
+            {"part": "epsilons", "d": 16},
+        ),
+        Benchmark(
             "solvers_time",
             "benchmarks.solvers_table",
             "How good is each solver after so many seconds?",
