@@ -170,7 +170,7 @@ def test_epsilon_of_modules_belongs_to_half_the_squared_distance(monkeypatch):
 
 
 def test_table_of_solvers_from_command_to_page(monkeypatch, tmp_path):
-    sizes = solvers_table.Sizes((1.0,), cells=512, steps=300, test_cells=40, samples=40, lengths=(20, 300))
+    sizes = solvers_table.Sizes(cells=512, steps=300, test_cells=40, samples=40, lengths=(20, 300))
     monkeypatch.setattr(solvers_table, "QUICK", sizes)
     some = [one for one in _solvers.SOLVERS if one.name in ("LightSB", "discrete plan", "entropic map")]
     monkeypatch.setattr(solvers_table, "SOLVERS", some)
