@@ -45,7 +45,8 @@ def main(options: argparse.Namespace) -> int:
     results = results_of(options.out)
     if not results:
         raise ValueError(f"there are no results in {options.out}. Run `python -m benchmarks run` first.")
-    (options.docs / "benchmarks.md").write_text(page(results))
+    note = options.out / "note.md"
+    (options.docs / "benchmarks.md").write_text(page(results, note.read_text() if note.is_file() else ""))
     for name, table, rows in pictures(results):
         draw(options.docs / PICTURES / name, table, rows)
     return 0
@@ -68,9 +69,9 @@ def by_benchmark(results: Iterable[Result]) -> list[tuple[str, list[Result]]]:
     return [(name, sorted(groups[name], key=lambda one: one.seed)) for name in names]
 
 
-def page(results: Sequence[Result]) -> str:
-    """Return the page: the same text for the same results."""
-    parts = [_INTRO]
+def page(results: Sequence[Result], note: str = "") -> str:
+    """Return the page: the same text for the same results; `note` is what no file of results knows, as what else the machine did."""
+    parts = [_INTRO, note] if note else [_INTRO]
     for name, group in by_benchmark(results):
         parts.append(f"## {name}\n")
         if name in BENCHMARKS:
