@@ -21,6 +21,7 @@ from scgenot.flow import TrainConfig
 from scgenot.flow import _trainer as trainer
 from scgenot.methods import GENOTSolver
 from scgenot.model import _training
+from scgenot.model._coupling_summary import summary_rows
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_coupling_summary_has_a_row_for_each_start(trained):
     model = copy.copy(trained)
     starts = (StartReport("profiles", 1.0, 9, 1e-4, True, True), StartReport("product", 2.0, 0, 0.3, False, False))
     whole = Diagnostics("quadratic, global", 1.0, 1.0, 0.05, 9, 1e-4, 1.0, 7.0, True, starts)
-    model._coupling_diagnostics = _training._summary_rows(whole)
+    model._coupling_diagnostics = summary_rows(whole)
     summary = model.coupling_summary()
     assert summary.index.tolist() == ["profiles", "product"]
     assert summary["objective"].tolist() == [1.0, 2.0]
@@ -89,7 +90,7 @@ def test_coupling_summary_tells_that_landmarks_converged_and_all_cells_did_not(t
     model = copy.copy(trained)
     starts = (StartReport("profiles", 1.0, 9, 1e-4, True, True), StartReport("product", 2.0, 4, 1e-4, True, True))
     whole = Diagnostics("quadratic, global, 9 x 9 landmarks", 1.0, 1.0, 0.05, 30, 0.2, 1.0, 7.0, False, starts)
-    model._coupling_diagnostics = _training._summary_rows(whole)
+    model._coupling_diagnostics = summary_rows(whole)
     assert model.coupling_summary()["converged"].tolist() == [False, True]
 
 

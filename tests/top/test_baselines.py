@@ -41,6 +41,10 @@ def test_cells_are_carried_to_the_other_population(trained):
     assert left < 0.1 * scgenot.metrics.energy_distance(source, target)
 
 
+def test_every_solver_tells_its_epsilon(trained):
+    assert trained.describe()["epsilon"] == 0.02 and "epsilon 0.02" in repr(trained)
+
+
 def test_results_are_written_and_saved(trained, tmp_path):
     adata = trained.adata.copy()
     scgenot.tl.transport(adata, trained, n_samples=5, key_added="other")

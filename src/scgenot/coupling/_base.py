@@ -31,9 +31,9 @@ class StartReport:
     plan_change
         L1 distance between the last two plans.
     polished
-        Whether it was among the best few, followed to the end.
+        Whether it was among the best few, led to a plan of its own, and was followed to the end.
     converged
-        Whether its plan stood still.
+        Whether its plan stood still. Only the best is waited for.
     overlap
         Share of the mass that its plan has in common with the chosen one; NaN for starts that were not followed to the end.
     sharp

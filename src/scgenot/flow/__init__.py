@@ -1,8 +1,17 @@
 """Conditional flow matching on a coupling: velocity field, trainer, sampler."""
 
 from scgenot.flow._conditions import ConditionEncoder, ConditionLayout
-from scgenot.flow._config import ConditionConfig, DivergenceConfig, FlowConfig, ODEConfig, RescalingConfig, TrainConfig
+from scgenot.flow._config import (
+    ConditionConfig,
+    DistillConfig,
+    DivergenceConfig,
+    FlowConfig,
+    ODEConfig,
+    RescalingConfig,
+    TrainConfig,
+)
 from scgenot.flow._density import log_density
+from scgenot.flow._distill import distill_velocity
 from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path, matching_loss, noise_and_time
 from scgenot.flow._prediction_regions import (
     conformal_levels,
@@ -32,6 +41,7 @@ __all__ = [
     "ConditionConfig",
     "ConditionEncoder",
     "ConditionLayout",
+    "DistillConfig",
     "DivergenceConfig",
     "FlowConfig",
     "FlowWeights",
@@ -55,6 +65,7 @@ __all__ = [
     "cosine_variance",
     "coverage",
     "cross_levels",
+    "distill_velocity",
     "label_scores",
     "label_uncertainty",
     "log_density",

@@ -6,7 +6,6 @@ So log pi(y | x) is the log-density of where y comes from, less the integral of 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from functools import partial
 
@@ -84,7 +83,8 @@ def log_density(
         )
     key = jax.random.key(0) if key is None else key
     rows = rows or _rows_at_once(n_probes or points.shape[1])
-    weights = dataclasses.replace(weights, rescaling={}, plan_growth={})
+    ode = ode.of_field
+    weights = weights.for_flow(ode)
     conditions = np.zeros((len(cells), 0), np.float32) if conditions is None else conditions
     points, cells, conditions = (np.asarray(one, np.float32) for one in (points, cells, conditions))
     parts = []

@@ -47,8 +47,10 @@ class FlowWeights:
         The plan's own growth of the training cells, by population; where there is a network.
     condition_units
         Units of conditions; ``None`` without.
+    distilled
+        Weights of the field for few large steps; ``None`` without one.
     n_models
-        Members of the ensemble; above 1, `params` have them as their first axis.
+        Members of the ensemble; above 1, `params` and `distilled` have them as their first axis.
     """
 
     params: Params
@@ -58,6 +60,15 @@ class FlowWeights:
     plan_growth: dict[str, Float[Array, " k"]] = dataclasses.field(default_factory=dict)
     condition_units: Standardizer | None = None
     n_models: int = dataclasses.field(default=1, metadata={"static": True})
+    distilled: Params | None = None
+
+    def for_flow(self, ode: ODEConfig) -> FlowWeights:
+        """Return what solving takes, with the distilled field's weights as `params` where `ode` asks for it.
+
+        What growth needs stays behind: it has the training cells' number among its shapes.
+        """
+        params = self.distilled if ode.solver == "distilled" else self.params
+        return dataclasses.replace(self, params=params, rescaling={}, plan_growth={}, distilled=None)
 
 
 def default_rows() -> int:
@@ -83,7 +94,7 @@ def sample_blocks(
     Parameters
     ----------
     graphdef, weights
-        The trained flow.
+        The trained flow. For distilled steps, `graphdef` is that of the distilled field.
     key
         JAX key.
     cells
@@ -107,8 +118,7 @@ def sample_blocks(
     The place of the cells, and their samples in the user's units. In an ensemble sample k is drawn by member k modulo their number.
     """
     rows, path = rows or default_rows(), path or NoiseToTarget()
-    # What growth needs stays behind: it has the training cells' number among its shapes.
-    weights = dataclasses.replace(weights, rescaling={}, plan_growth={})
+    weights = weights.for_flow(ode)
     conditions = np.zeros((len(cells), 0), np.float32) if conditions is None else conditions
     members = min(weights.n_models, n_samples)
     cells_a_block = max(1, rows * members // n_samples)
@@ -162,11 +172,28 @@ def _solve_rows(
     numbers = sample_ids[:, None] * np.uint32(pairs) + jnp.arange(pairs, dtype=jnp.uint32)[None, :]
     noise = normal(jnp.concatenate(random_bits(key, cell_ids[:, None], numbers), axis=1)[:, :target_dim])
     start = path.start(noise, x)
-    if ode.solver == "tsit5":
+    if ode.solver == "distilled":
+        ends = large_steps(model, ode.n_steps, start, path.seen(x), c)
+    elif ode.solver == "tsit5":
         ends = jax.vmap(partial(_adaptive, model, ode))(start, path.seen(x), c)
     else:
         ends = _fixed_steps(model, ode, start, path.seen(x), c)
     return weights.target_units.backward(ends)
+
+
+def large_steps(
+    model: nnx.Module,
+    n_steps: int,
+    start: Float[Array, "rows dy"],
+    x: Float[Array, "rows seen"],
+    c: Float[Array, "rows dc"],
+) -> Float[Array, "rows dy"]:
+    """Return where so many steps of a distilled field lead, within compiled code."""
+    z = start
+    for step in range(n_steps):
+        begin, end = (jnp.full(len(z), number / n_steps, jnp.float32) for number in (step, step + 1))
+        z = z + model(begin, z, x, c, end) / n_steps
+    return z
 
 
 def _fixed_steps(

@@ -16,7 +16,9 @@ from scgenot.flow._config import FlowConfig
 
 
 class VelocityField(nnx.Module):
-    """A multilayer perceptron v(t, z | x, c), batched over rows.
+    """A multilayer perceptron v(t, z | x, c), batched over rows; with `spans`, u(t, r, z | x, c).
+
+    The latter is the mean velocity from time t to r along the former's flow, which one large step takes (:func:`distill_velocity`).
 
     Its matrix products run at the device's default precision (TF32 on recent GPUs): rounding there is noise of the size
     that training averages over, and asking for more would halve the speed. Costs, plans and units do not.
@@ -31,6 +33,8 @@ class VelocityField(nnx.Module):
         Length of the vector that describes a condition; 0 for none.
     layout
         What its numbers mean. ``None``: they are taken as they are.
+    spans
+        Whether it sees the time that a step ends at, too.
     rngs
         Keys for the initial weights.
     """
@@ -42,6 +46,7 @@ class VelocityField(nnx.Module):
         config: FlowConfig,
         condition_dim: int = 0,
         layout: ConditionLayout | None = None,
+        spans: bool = False,
         *,
         rngs: nnx.Rngs,
     ) -> None:
@@ -51,7 +56,9 @@ class VelocityField(nnx.Module):
         self.encoder = None if layout is None else ConditionEncoder(layout, config.conditions, rngs=rngs)
         encoded = condition_dim if layout is None else config.conditions.width
         self.modulates = layout is not None and config.conditions.injection == "film"
-        inputs = target_dim + source_dim + 2 * config.time_frequencies + (0 if self.modulates else encoded)
+        self.spans = spans
+        times = 2 * (2 if spans else 1) * config.time_frequencies
+        inputs = target_dim + source_dim + times + (0 if self.modulates else encoded)
         self.layers = nnx.List(
             [nnx.Linear(before, after, rngs=rngs) for before, after in zip((inputs, *widths), widths, strict=False)]
         )
@@ -72,11 +79,17 @@ class VelocityField(nnx.Module):
         z: Float[Array, "rows dy"],
         x: Float[Array, "rows dx"],
         c: Float[Array, "rows de"] | None = None,
+        r: Float[Array, " rows"] | None = None,
     ) -> Float[Array, "rows dy"]:
-        """Return the velocity of `z` at time `t` given `x` and the encoded condition `c`, all in standardised units."""
-        angles = t[:, None] * jnp.asarray(self.frequencies, jnp.float32)
+        """Return the velocity of `z` at time `t` given `x` and the encoded condition `c`, all in standardised units.
+
+        With `spans`, the mean velocity until time `r`.
+        """
         given = [z, x] if c is None or self.modulates else [z, x, c]
-        hidden = jnp.concatenate([*given, jnp.cos(angles), jnp.sin(angles)], axis=1)
+        for time in (t, r) if self.spans else (t,):
+            angles = time[:, None] * jnp.asarray(self.frequencies, jnp.float32)
+            given += [jnp.cos(angles), jnp.sin(angles)]
+        hidden = jnp.concatenate(given, axis=1)
         for number, layer in enumerate(self.layers):
             hidden = layer(hidden)
             if self.modulates:
@@ -92,13 +105,14 @@ def abstract_velocity(
     config: FlowConfig,
     condition_dim: int = 0,
     layout: ConditionLayout | None = None,
+    spans: bool = False,
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """Return structure and shapes of the weights of a :class:`VelocityField`, without computing any.
 
     Those of an ensemble have the members as their first axis.
     """
     field = nnx.eval_shape(
-        lambda: VelocityField(source_dim, target_dim, config, condition_dim, layout, rngs=nnx.Rngs(0))
+        lambda: VelocityField(source_dim, target_dim, config, condition_dim, layout, spans, rngs=nnx.Rngs(0))
     )
     graphdef, params = nnx.split(field)
     if config.n_models > 1:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -15,15 +16,16 @@ from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
 from scgenot.flow._conditions import ConditionLayout
-from scgenot.flow._config import DivergenceConfig, FlowConfig, ODEConfig, TrainConfig
+from scgenot.flow._config import DistillConfig, DivergenceConfig, FlowConfig, ODEConfig, TrainConfig
 from scgenot.flow._density import log_density
+from scgenot.flow._distill import distill_velocity
 from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path
 from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._trainer import keys, train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
-from scgenot.flow._velocity import abstract_velocity, initial_weights
+from scgenot.flow._velocity import abstract_velocity, initial_weights, member_of
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
@@ -37,12 +39,19 @@ class GENOTSolver(Method):
 
     Create it with :meth:`fit`, which couples two populations and learns from the coupling, or with its dimensions and a
     :class:`scgenot.flow.FlowConfig`, and let it :meth:`learn` from a coupling that exists.
+
+    Attributes
+    ----------
+    distilled_steps
+        The most steps that its distilled field was made for; 0 without one. See :meth:`distill`.
     """
 
     name: ClassVar[str] = "genot"
     needs: ClassVar[Literal["pairs"]] = "pairs"
     can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, density=True, conditions=True)
     config_type: ClassVar[type] = FlowConfig
+
+    distilled_steps: int = 0
 
     def __post_init__(self) -> None:
         """Check that the two spaces are as alike as the flow's start needs."""
@@ -169,6 +178,8 @@ class GENOTSolver(Method):
         )
         cells = source_units.on_host(source), target_units.on_host(target)
         told = {"marginal_kinds": tuple(coupling.marginal_kinds), "training_cells": (len(source), len(target))}
+        # That of earlier weights.
+        told["distilled_steps"] = 0
         learned = dataclasses.replace(learned, **told)
         # First, so that an interrupted training leaves it, too.
         rescaling, ratios = learned._learn_growth(growth_key, coupling, cells, conditions)
@@ -232,7 +243,64 @@ class GENOTSolver(Method):
         x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
         options = {"rows": rows, "path": self.path, "conditions": self.condition_rows(condition, len(x))}
-        return sample_blocks(self.graphdef, weights, as_key(rng), x, ids, int(n_samples), ode or ODEConfig(), **options)
+        ode = ode or ODEConfig()
+        graphdef = self._large_steps[0] if self._distilled(ode) else self.graphdef
+        return sample_blocks(graphdef, weights, as_key(rng), x, ids, int(n_samples), ode, **options)
+
+    def distill(
+        self,
+        key: jax.Array,
+        x: Float[np.ndarray, "n dx"],
+        condition: Float[Array | np.ndarray, "..."] | None,
+        n_steps: int,
+        config: DistillConfig,
+        *,
+        progress_bar: bool = True,
+    ) -> tuple[GENOTSolver, dict[str, tuple[list[int], list[float]]]]:
+        """Learn a field that takes one or a few large steps where this one takes many; see :meth:`Method.distill`."""
+        weights, x = self.trained(), self.cells(x)
+        if n_steps not in (allowed := [2**k for k in range(5) if config.teacher_steps % 2**k == 0]):
+            raise ValueError(f"`n_steps` must be one of {allowed}, got {n_steps!r}: 1, 2 or 4 are few steps.")
+        c = self.condition_rows(condition, len(x))
+        if weights.condition_units is not None:
+            c = weights.condition_units.on_host(c)
+        # One member after another, by one compiled program.
+        alone = dataclasses.replace(self, config=dataclasses.replace(self.config, n_models=1))
+        found, history = [], {}
+        for member in range(self.n_models):
+            params = weights.params if self.n_models == 1 else member_of(weights.params, member)
+            own, losses = distill_velocity(
+                jax.random.fold_in(key, member),
+                self.graphdef,
+                params,
+                alone._large_steps,
+                self.path,
+                weights.source_units.on_host(x),
+                c,
+                self.target_dim,
+                n_steps,
+                config,
+                progress_bar=progress_bar,
+            )
+            found.append(own)
+            history = history or losses
+        distilled = found[0] if self.n_models == 1 else jax.tree.map(lambda *ones: jnp.stack(ones), *found)
+        weights = dataclasses.replace(weights, distilled=distilled)
+        return dataclasses.replace(self, weights=weights, distilled_steps=n_steps), history
+
+    def _distilled(self, ode: ODEConfig) -> bool:
+        """Return whether the distilled field is asked for; raise unless it was made for so many steps."""
+        if ode.solver != "distilled":
+            return False
+        if not self.distilled_steps:
+            raise RuntimeError(
+                "`ode` asks for distilled steps, and there is no distilled field. Call `distill` first, or leave `ode` out."
+            )
+        if ode.n_steps not in (allowed := [2**k for k in range(self.distilled_steps.bit_length())]):
+            raise ValueError(
+                f"`n_steps` of distilled steps must be one of {allowed}, got {ode.n_steps}: what the field was distilled for."
+            )
+        return True
 
     def log_prob(
         self,
@@ -293,9 +361,19 @@ class GENOTSolver(Method):
         kept = known is not None and not c
         growth = {POPULATIONS[k]: empty(known[k]) for k in relaxed} if kept else {}
         params = abstract_velocity(*self._network)[1]
+        distilled = self._large_steps[1] if self.distilled_steps else None
         plain = c and self.condition_layout is None
         condition_units = _blank_units(c) if plain else None
-        return FlowWeights(params, source, target, rescaling, growth, condition_units, self.config.n_models)
+        return FlowWeights(params, source, target, rescaling, growth, condition_units, self.config.n_models, distilled)
+
+    def state_config(self) -> dict[str, Any]:
+        """Return all but the weights as plain values that JSON holds."""
+        return super().state_config() | {"distilled_steps": self.distilled_steps}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> GENOTSolver:
+        """Return the solver that :meth:`state_config` described, without weights."""
+        return dataclasses.replace(super().from_state(state), distilled_steps=int(state.get("distilled_steps", 0)))
 
     def _pooled(self, conditions: Float[np.ndarray, "rows c"]) -> Float[np.ndarray, "rows p"]:
         """Return conditions as networks for growth see them."""
@@ -304,6 +382,11 @@ class GENOTSolver(Method):
     @property
     def _network(self) -> tuple[int, int, FlowConfig, int, ConditionLayout | None]:
         return self.source_dim, self.target_dim, self.config, self.condition_dim, self.condition_layout
+
+    @property
+    def _large_steps(self) -> tuple[nnx.GraphDef, Any]:
+        """Structure and shapes of the distilled field."""
+        return abstract_velocity(*self._network, spans=True)
 
 
 def _blank_units(width: int) -> Standardizer:

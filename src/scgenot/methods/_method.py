@@ -17,62 +17,13 @@ from jaxtyping import Array, Float, Int
 
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG
-from scgenot.coupling import Coupling, MarginalKind
-from scgenot.flow import ConditionLayout, DivergenceConfig, HeldOut, ODEConfig, TrainConfig, TrainResult
+from scgenot.coupling import MarginalKind
+from scgenot.flow import ConditionLayout, DistillConfig, DivergenceConfig, ODEConfig, TrainConfig, TrainResult
+from scgenot.methods._terms import Abilities, FitData
+
+__all__ = ["POPULATIONS", "Abilities", "FitData", "Method"]
 
 POPULATIONS = ("source", "target")
-
-
-@dataclasses.dataclass(frozen=True)
-class Abilities:
-    """What a method can do.
-
-    Attributes
-    ----------
-    stochastic
-        Whether it learns laws. Otherwise it learns a map, and all samples of a cell are the same.
-    two_spaces
-        Whether source and target may have different features.
-    density
-        Whether it has :meth:`Method.log_prob`.
-    conditions
-        Whether one fit may hold several conditions.
-    """
-
-    stochastic: bool
-    two_spaces: bool = False
-    density: bool = False
-    conditions: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class FitData:
-    """What a method learns from.
-
-    Attributes
-    ----------
-    source, target
-        Training cells in the user's units.
-    coupling
-        The coupling between them; ``None`` for a method that needs samples only.
-    conditions
-        One row a block of the coupling, which numbers them: ``pairs`` then yields (i, j, block). ``None`` without conditions.
-    layout
-        What the numbers of `conditions` mean; ``None``: they are taken as they are.
-    source_weights, target_weights
-        Prior weights of the cells, uniform by default; for methods without a coupling, which has its own.
-    held_out
-        Cells to validate on.
-    """
-
-    source: Float[Array | np.ndarray, "n dx"]
-    target: Float[Array | np.ndarray, "m dy"]
-    coupling: Coupling | None = None
-    conditions: Float[Array | np.ndarray, "blocks c"] | None = None
-    layout: ConditionLayout | None = None
-    source_weights: Float[Array | np.ndarray, " n"] | None = None
-    target_weights: Float[Array | np.ndarray, " m"] | None = None
-    held_out: HeldOut | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +169,48 @@ class Method(abc.ABC):
             If the method has no weights.
         """
         raise NotImplementedError(f"the method {self.name!r} has no density: `can.density` is False.")
+
+    def distill(
+        self,
+        key: jax.Array,
+        x: Float[np.ndarray, "n dx"],
+        condition: Float[Array | np.ndarray, "..."] | None,
+        n_steps: int,
+        config: DistillConfig,
+        *,
+        progress_bar: bool = True,
+    ) -> tuple[Method, dict[str, tuple[list[int], list[float]]]]:
+        """Learn to sample in up to `n_steps` large steps what now takes many.
+
+        Parameters
+        ----------
+        key
+            JAX key. The result is a function of it, of the weights and of the cells.
+        x
+            Source cells, in the user's units, to learn it for.
+        condition
+            As in :meth:`sample`.
+        n_steps
+            The most steps that samples will be taken in, a power of two.
+        config
+            Steps, pool, schedule.
+        progress_bar
+            Whether to show one.
+
+        Returns
+        -------
+        The method with the weights of both fields, and a history. This value stays as it is.
+
+        Raises
+        ------
+        NotImplementedError
+            If the method solves no equation.
+        RuntimeError
+            If the method has no weights, or distilling diverges.
+        """
+        raise NotImplementedError(
+            f"the method {self.name!r} solves no equation, so that there is nothing to distil: it samples as fast as it can."
+        )
 
     def training_growth(self, population: Literal["source", "target"] = "source") -> Float[np.ndarray, " k"] | None:
         """Return the plan's own growth, marginal over prior, of the training cells in their order; ``None`` if not kept."""

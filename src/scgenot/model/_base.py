@@ -19,19 +19,23 @@ from scgenot.flow import TargetRegions
 from scgenot.methods import Method
 from scgenot.model import (
     _conditions,
+    _coupling_summary,
     _density,
+    _describe,
+    _distill,
     _growth,
     _labels,
     _other_data,
     _outliers,
     _queries,
     _regions,
+    _reverse,
     _setup,
     _times,
     _training,
 )
 from scgenot.model._cells import check_is_trained, some_data
-from scgenot.model._problem import check_widths, choose_problem, cost_name, coupling_config
+from scgenot.model._problem import check_widths, choose_problem, coupling_config
 from scgenot.model._scvi import BaseModelClass, show_setup_arguments
 from scgenot.model._trained_on import TrainedOn
 from scgenot.model.saving import load_model, load_registry, save_model
@@ -136,8 +140,9 @@ class TransportModel(BaseModelClass):
     setup_anndata = classmethod(_setup.setup_anndata)
     setup_mudata = classmethod(_setup.setup_mudata)
     train = _training.train
-    reverse = _training.reverse
-    coupling_summary = _training.coupling_summary
+    reverse = _reverse.reverse
+    distill = _distill.distill
+    coupling_summary = _coupling_summary.coupling_summary
     conditions = property(_conditions.conditions)
     times = property(_times.times)
     goes_back = property(_times.goes_back)
@@ -355,76 +360,11 @@ class TransportModel(BaseModelClass):
 
     # ---- What it says of itself --------------------------------------------------------------------------------------
 
-    def describe(self) -> dict[str, str | float | int]:
-        """Return what the model maps and how, in plain values that an AnnData can store.
-
-        Examples
-        --------
-        >>> model.describe()["problem"]  # doctest: +SKIP
-        'linear'
-        """
-        source, target, config = self._spec.source, self._spec.target, self._coupling_config.resolved(self._problem)
-        told = self._spec.conditions
-        known = {
-            "population_key": source.population_key,
-            "times": None if self.times is None else list(self.times),
-            "source": source.label if source.category is None else str(source.category),
-            "target": target.label if target.category is None else str(target.category),
-            "source_modality": source.modality,
-            "target_modality": target.modality,
-            "source_rep": source.rep,
-            "target_rep": target.rep,
-            "layer": source.layer,
-            "weights_key": source.weights_key,
-            "condition_keys": None
-            if told is None
-            else {name: list(keys) for name, keys in told.covariates.items()} or None,
-            "context_keys": None if told is None or told.course is not None else list(told.context_keys) or None,
-            "match_keys": None if told is None else list(told.match_keys) or None,
-            "shared_rep": source.shared_rep if self._problem == "fused" else None,
-            "pairs_key": source.pairs_key if self._problem == "fused" else None,
-            "problem": self._problem,
-        }
-        if self._method.needs != "samples":
-            known |= {
-                "coupling": self._coupling_kind,
-                "cost": cost_name(config.cost),
-                "alpha": float(config.alpha) if self._problem == "fused" else None,
-                "epsilon": float(config.epsilon),
-                "tau_source": float(config.tau_source),
-                "tau_target": float(config.tau_target),
-            }
-        return {name: value for name, value in known.items() if value is not None}
+    describe = _describe.describe
+    __repr__ = _describe.representation
 
     def _method_line(self) -> str:
         return f"method: {self._method.name}"
-
-    def __repr__(self) -> str:
-        """Describe data, problem and state in a few lines."""
-        source, target, stats = self._spec.source, self._spec.target, self.summary_stats
-        config = self._coupling_config.resolved(self._problem)
-        state = f"trained, {self.steps_} steps ({self.stopped_})" if self.is_trained_ else "not trained"
-        told_by = "" if source.population_key is None else f", by obs[{source.population_key!r}]"
-        reps = source.rep if self._spec.one_space else f"{source.rep} -> {target.rep}"
-        alpha = f", alpha {config.alpha:g}" if self._problem == "fused" else ""
-        solved = (
-            "no coupling"
-            if self._method.needs == "samples"
-            else f"{self._coupling_kind} coupling, cost {cost_name(config.cost)}{alpha}, epsilon {config.epsilon:g}, tau "
-            f"{config.tau_source:g} / {config.tau_target:g}"
-        )
-        several = f"  conditions: {stats.n_conditions}, plans: {stats.n_plans}\n" if "n_conditions" in stats else ""
-        if self.times is not None:
-            several = f"  time course: {' -> '.join(map(str, self.times))}\n"
-        return (
-            f"{type(self).__name__} model: {source.label} ({stats.n_source_cells} cells) -> {target.label} "
-            f"({stats.n_target_cells} cells){told_by}\n"
-            f"  representation: {reps} ({self._method.source_dim} -> {self._method.target_dim} features)\n"
-            f"{several}"
-            f"  problem: {self._problem}, {solved}\n"
-            f"  {self._method_line()}\n"
-            f"  status: {state}"
-        )
 
     @property
     def summary_string(self) -> str:

@@ -93,7 +93,8 @@ def sample(
         Seed or generator. With the same seed, a cell (its row in `adata`) gets the same samples, whichever other
         cells are asked for. A cell that stands in `indices` several times gets other samples each time.
     ode
-        How the flow's equation is solved; 16 midpoint steps by default.
+        How the flow's equation is solved; 16 midpoint steps by default. ``ODEConfig("distilled")`` samples in one step, after
+        :meth:`distill`.
     conditions
         Which conditions, in a model that has several: a name of ``model.conditions`` (of a perturbation: each cell is in its
         own context; of a row: its controls, in its context), several names, or a data frame with slots, and contexts that take

@@ -1,4 +1,4 @@
-"""Training a model from its data: split, couple, learn, and keep what happened. `train` and `reverse` are methods of models."""
+"""Training a model from its data: split, couple, learn, and keep what happened. `train` is a method of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pandas as pd
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot._sampling import host_rng
-from scgenot.coupling import Coupling, Diagnostics, solve_blocks, solve_coupling
+from scgenot.coupling import Coupling, solve_blocks, solve_coupling
 from scgenot.data import (
     ConditionEncoding,
     TransportData,
@@ -26,17 +26,15 @@ from scgenot.data import (
     fingerprint,
     hold_out,
     read_transport,
-    swapped,
-    swapped_arguments,
     training_pairs,
     weights_among,
 )
 from scgenot.flow import HeldOut, TrainConfig, Unseen, reference_rows
 from scgenot.methods import FitData
 from scgenot.model._conditions import known, settle, unseen_conditions
+from scgenot.model._coupling_summary import summary_rows
 from scgenot.model._outliers import reference_cells
-from scgenot.model._problem import coupling_options, swapped_config, with_options
-from scgenot.model._scvi import make_current
+from scgenot.model._problem import with_options
 from scgenot.model._trained_on import TrainedOn
 
 if TYPE_CHECKING:
@@ -132,80 +130,9 @@ def train(
         unseen = unseen_conditions(found, validation_conditions, split_rng)
         found = hold_out(found, split_rng, float(validation_size), unseen)
         options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
-        config = _train_config(found, max_epochs, max_steps, options | train_options)
+        config = train_config_of(found, max_epochs, max_steps, options | train_options)
         coupling = couple(model, solve_key, found, progress_bar) if model._method.needs != "samples" else None
         learn(model, fit_key, found, coupling, config, progress_bar)
-
-
-def reverse(
-    model: TransportModel,
-    *,
-    max_epochs: int | None = None,
-    max_steps: int | None = None,
-    progress_bar: bool = True,
-    rng: RNG = 0,
-    **train_options: Any,
-) -> TransportModel:
-    """Train the model of the opposite direction, on the same coupling and with the same cells held out.
-
-    The two models then describe one plan, from either side; two trainings could pick two optima of a quadratic
-    problem.
-
-    Parameters
-    ----------
-    max_epochs, max_steps, progress_bar
-        As in :meth:`train`.
-    rng
-        Seed or generator.
-    train_options
-        Any other field of :class:`scgenot.flow.TrainConfig`, such as ``batch_size`` or ``early_stopping``.
-
-    Returns
-    -------
-    A new model on the same data, with source and target exchanged. This model is left as it was, and so is its setup.
-
-    Raises
-    ------
-    RuntimeError
-        If this model has no coupling: it is not trained, was loaded (couplings are not saved), or got other data.
-    ValueError
-        If the data are not those that the coupling was solved for.
-
-    Examples
-    --------
-    >>> backward = model.reverse()  # doctest: +SKIP
-    >>> backward.sample(adata)  # doctest: +SKIP
-    """
-    found = coupled_data(model, "to reverse")
-    kind, registry = type(model), model.registry_
-    arguments = swapped_arguments(registry["setup_args"])
-    try:
-        getattr(kind, registry["setup_method_name"])(model.adata, **arguments)
-        config = swapped_config(model._coupling_config, model._problem)
-        options = coupling_options(config) | {"problem": model._problem, "coupling": model._coupling_kind}
-        other = kind(model.adata, **options, **{kind._config_argument: model._method.config})
-    finally:
-        make_current(model)
-    held = _held_out_of_given_costs(found)
-    found = swapped(found, other._spec)
-    train_config = _train_config(found, max_epochs, max_steps, train_options)
-    coupling = None if model.coupling_ is None else model.coupling_.swapped()
-    learn(other, as_key(rng), found, coupling, train_config, progress_bar, held)
-    return other
-
-
-def _held_out_of_given_costs(found: TransportData) -> HeldOut | None:
-    """Return the held-out cells of a linear problem with given costs, seen from the other side; ``None`` elsewhere.
-
-    Costs may depend on the direction, and that of the coupling stays. Columns are turned, as the reverse has its source cells first.
-    """
-    given = found.problem == "linear" and any(place.distances is not None for place in found.spec.places)
-    held = held_out(found) if given and found.conditions is None else None
-    if held is None:
-        return None
-    held, n_source = held.swapped(), len(found.split.source_train)
-    turned = {name: np.roll(getattr(held, name), -n_source, axis=1) for name in ("source_costs", "target_costs")}
-    return dataclasses.replace(held, **turned)
 
 
 def current_data(model: TransportModel) -> TransportData:
@@ -346,40 +273,14 @@ def learn(
     model._reference = target[reference_rows(len(target), np.random.default_rng(0))]
     model._regions = None
     model._source_reference = reference_cells(source)
-    model._coupling_diagnostics = [] if coupling is None else _summary_rows(coupling.diagnostics)
+    model._coupling_diagnostics = [] if coupling is None else summary_rows(coupling.diagnostics)
     model.history_ = _history(result.history)
     model._remember(trained_on)
     model.steps_, model.stopped_ = result.steps, result.stopped
     model.is_trained_ = True
 
 
-def coupling_summary(model: TransportModel) -> pd.DataFrame:
-    """Return how solving for the coupling went, one row a start of the solver.
-
-    Returns
-    -------
-    Columns as in :class:`scgenot.coupling.Diagnostics`: objective, scale of the cost, epsilon, iterations,
-    marginal violation, mass, effective number of targets a source cell, converged or not. For quadratic problems also as
-    in :class:`scgenot.coupling.StartReport`; the objective is NaN for starts that were not followed to the end.
-
-    Raises
-    ------
-    RuntimeError
-        If the model is not trained, or its method needs no coupling.
-
-    Examples
-    --------
-    >>> model.coupling_summary()[["effective_targets", "marginal_violation", "converged"]]  # doctest: +SKIP
-    """
-    if model._method.needs == "samples":
-        raise RuntimeError(f"the method {model._method.name!r} learns from the two samples: there is no coupling.")
-    if not model._coupling_diagnostics:
-        raise RuntimeError("there is no coupling yet. Call `model.train()` first.")
-    table = pd.DataFrame(model._coupling_diagnostics)
-    return table.set_index("start") if "start" in table else table.rename_axis("start")
-
-
-def _train_config(
+def train_config_of(
     found: TransportData, max_epochs: int | None, max_steps: int | None, options: dict[str, Any]
 ) -> TrainConfig:
     if max_epochs is not None and max_steps is not None:
@@ -416,15 +317,6 @@ def _on(accelerator: str, devices: int | str) -> contextlib.AbstractContextManag
     except RuntimeError:
         there = ["auto", *sorted({device.platform for device in jax.devices()})]
         raise ValueError(one_of("accelerator", accelerator, there)) from None
-
-
-def _summary_rows(diagnostics: Diagnostics) -> list[dict[str, Any]]:
-    """Return one row a start; a linear problem has one optimum and one row."""
-    whole = dataclasses.asdict(diagnostics)
-    rows = [whole | start for start in whole.pop("starts")] or [whole]
-    # The best start may have converged over its landmarks, and the coupling of all cells not.
-    rows[0]["converged"] = whole["converged"]
-    return rows
 
 
 def _history(recorded: dict[str, tuple[list[int], list[float]]]) -> dict[str, pd.DataFrame]:

@@ -98,13 +98,13 @@ def suggest_tau(
     labels = None if label_key is None else obs_column(adata, places[0], label_key, "label_key")
     side_labels = [None, None]
     if labels is not None:
-        side_labels = [labels.iloc[side.rows] for side in (left, right)]
-        missing = sum(int(side.isna().sum()) for side in side_labels)
+        labelled = [labels.iloc[side.rows] for side in (left, right)]
+        missing = sum(int(side.isna().sum()) for side in labelled)
         if missing:
             raise ValueError(
                 f"`label_key`={label_key!r} is missing for {missing} cells. Give them a label of their own."
             )
-        side_labels = [side.astype(str).to_numpy() for side in side_labels]
+        side_labels = [side.astype(str).to_numpy() for side in labelled]
     ground = cost
     if displaced:
         ground = displaced_cost(cost, right.cells.mean(axis=0) - left.cells.mean(axis=0))

@@ -30,7 +30,7 @@ _INNER = 0.1
 _FREE_STEP, _SMALLEST_STEP = 0.7, 0.05
 _SHORTER, _LONGER = 0.7, 1.15
 # Linearisations a compiled call: between two calls an interrupt is heard and progress is told.
-_A_CALL = 20
+A_CALL = 20
 
 
 class Limits(NamedTuple):
@@ -123,16 +123,15 @@ def polish(
     problem: QuadraticProblem, state: QuadraticState, limits: Limits, progress: Progress = SILENT
 ) -> tuple[QuadraticState, int, bool]:
     """Repeat at epsilon until the plan stands still; return the state, the repeats, and whether it did."""
-    walk = _Walk(state, np.float32(_step(problem)), np.float32(np.inf), np.float32(np.inf), False)
-    done, tolerance = 0, np.float32(limits.tolerance)
+    walk, done, tolerance = walk_from(problem, state), 0, np.float32(limits.tolerance)
     while done < limits.linearisations and not bool(walk.settled):
-        walk, more = _walked(problem, walk, tolerance, min(_A_CALL, limits.linearisations - done))
+        walk, more = walked(problem, walk, tolerance, min(A_CALL, limits.linearisations - done))
         done += int(more)
         progress.advance(0, change=float(walk.state.change), violation=float(walk.state.violation))
     return walk.state, done, bool(walk.settled)
 
 
-class _Walk(NamedTuple):
+class Walk(NamedTuple):
     """Where polishing is: the state, the step, the change and the value before, and whether the plan stands still."""
 
     state: QuadraticState
@@ -142,8 +141,14 @@ class _Walk(NamedTuple):
     settled: Bool[Array, ""] | bool
 
 
+def walk_from(problem: QuadraticProblem, state: QuadraticState) -> Walk:
+    """Return the beginning of a walk from a state."""
+    return Walk(state, np.float32(_step(problem)), np.float32(np.inf), np.float32(np.inf), False)
+
+
 @jax.jit
-def _walked(problem: QuadraticProblem, walk: _Walk, tolerance, most) -> tuple[_Walk, Int[Array, ""]]:
+def walked(problem: QuadraticProblem, walk: Walk, tolerance, most) -> tuple[Walk, Int[Array, ""]]:
+    """Go on until the plan stands still, `most` linearisations at most; return where that led, and how many they were."""
     balanced = (problem.taus[0] == 1.0) & (problem.taus[1] == 1.0)
 
     def again(carry):
@@ -154,7 +159,7 @@ def _walked(problem: QuadraticProblem, walk: _Walk, tolerance, most) -> tuple[_W
         shorter = jnp.maximum(_SHORTER * walk.step, _SMALLEST_STEP)
         step = jnp.where(swings, shorter, jnp.minimum(_LONGER * walk.step, 1.0))
         settled = (state.change < tolerance) & (state.violation < tolerance)
-        return _Walk(state, jnp.where(balanced, 1.0, step), state.change, state.objective, settled), done + 1
+        return Walk(state, jnp.where(balanced, 1.0, step), state.change, state.objective, settled), done + 1
 
     unfinished = lambda carry: (carry[1] < most) & ~carry[0].settled
     walk = jax.tree.map(jnp.asarray, walk)

@@ -11,16 +11,13 @@ from jaxtyping import Array, Float
 
 from scgenot._progress import SILENT, Progress
 from scgenot.coupling._base import StartReport
-from scgenot.coupling.quadratic._iterate import Limits, QuadraticState, polish, solve_from
+from scgenot.coupling.quadratic._iterate import A_CALL, Limits, QuadraticState, polish, solve_from
 from scgenot.coupling.quadratic._problem import QuadraticProblem, in_shape, whole_in_shape
+from scgenot.coupling.quadratic._race import SAME, SAME_PLAN, overlap, race, value
 from scgenot.coupling.quadratic._starts import start_plans
 
 # With three, the two directions of one relaxed problem between unrelated clouds ended in different optima; with five they agree.
 _POLISHED = 5
-# Objectives closer than this tie. Distinct optima of SNARE-seq subsets do (FOSCTTM .152 and .229 within 1e-4). Two starts are one
-# optimum reached twice if their plans have most of their mass in common, whatever their objectives are so far: on gene panels three
-# rough plans that overlap by .90 to .94 differ by .4 % in theirs, and took all places from the better optimum, which overlaps by .4.
-_SAME, _SAME_PLAN = 1e-4, 0.8
 # Where starts are chosen, as a share of what the terms are worth (`QuadraticProblem.unit`). At an epsilon of .05 one of two gene
 # panels (256 cells) had a FOSCTTM of .283 by the lowest objective there, and has .106 by the start that is best here.
 SHARP = 0.002
@@ -28,6 +25,8 @@ SHARP = 0.002
 _FOLLOW = 2.0
 # Name of a start that the caller gave.
 GIVEN = "given"
+# The value of a start that has lost is known once it moves by less than this share in a call.
+_KNOWN = 0.01
 # Linearisations at each epsilon on the way.
 _ON_THE_WAY = 5
 
@@ -51,7 +50,7 @@ class Found:
     starts: tuple[StartReport, ...]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Start:
     name: str
     state: QuadraticState
@@ -100,22 +99,20 @@ def search(
     starts = _followed_down(rough.at(sharp), sizes, shared, progress, given)
     kept = _distinct(starts)
     progress.stage("polishing the best starts", len(kept))
-    for start in kept:
-        start.polished = True
-        start.state, start.iterations, start.converged = polish(whole.at(sharp), start.state, limits, progress)
-        start.sharp = _value(start.state)
-        progress.advance()
-    kept.sort(key=lambda start: start.sharp)
+    kept = _raced(whole.at(sharp), kept, starts, limits, progress)
+    tied = [start for start in kept if start.sharp - kept[0].sharp <= SAME * abs(kept[0].sharp)]
     if sharp < epsilon:
         progress.stage("following to the epsilon asked for", len(kept))
         for start in kept:
-            _follow(start, whole, sharp, limits, progress)
+            _follow(start, whole, sharp, limits, progress, exactly=start in tied)
             progress.advance()
-        # Where starts tie, the epsilon that is asked for decides.
-        tied = [start for start in kept if start.sharp - kept[0].sharp <= _SAME * abs(kept[0].sharp)]
-        winner = min(tied, key=lambda start: _value(start.state))
     else:
-        winner = kept[0]
+        _finish(kept[0], whole, limits, progress)
+    # Where starts tie, the epsilon that is asked for decides.
+    winner = min(tied, key=lambda start: value(start.state))
+    for start in kept:
+        if start is not winner and overlap(start.state, winner.state) > SAME_PLAN:
+            _give_way(start, winner, starts)
     return Found(whole, winner.state, _reports(starts, winner))
 
 
@@ -135,7 +132,7 @@ def follow(
     whole = whole_in_shape(problem)
     progress.stage(f"following the {GIVEN} plan", limits.linearisations)
     state, iterations, converged = polish(whole, _from_plan(whole, plan), limits, progress)
-    report = StartReport(GIVEN, _value(state), iterations, float(state.change), True, converged, 1.0)
+    report = StartReport(GIVEN, value(state), iterations, float(state.change), True, converged, 1.0)
     return Found(whole, state, (report,))
 
 
@@ -170,7 +167,7 @@ def _followed_down(
         plans = itertools.chain(plans, [(GIVEN, 1.0, _from_plan(rough, given).plan)])
     for name, anneal, plan in plans:
         state = solve_from(rough, plan, anneal)
-        starts.append(_Start(name, state, _value(state)))
+        starts.append(_Start(name, state, value(state)))
         progress.advance(objective=starts[-1].rough)
     return sorted(starts, key=lambda start: start.rough)
 
@@ -179,24 +176,68 @@ def _distinct(starts: list[_Start]) -> list[_Start]:
     """Return the best few starts that really differ."""
     kept: list[_Start] = []
     for start in starts:
-        start.followed = next((other for other in kept if _overlap(start.state, other.state) > _SAME_PLAN), None)
+        start.followed = next((other for other in kept if overlap(start.state, other.state) > SAME_PLAN), None)
         if start.followed is None and len(kept) < _POLISHED:
             kept.append(start)
             start.followed = start
     return kept
 
 
-def _follow(start: _Start, whole: QuadraticProblem, sharp: float, limits: Limits, progress: Progress) -> None:
-    """Warm a polished start up to the epsilon of the problem, and polish it there."""
-    epsilon = float(whole.epsilon)
-    steps = np.geomspace(sharp, epsilon, 1 + int(np.ceil(np.log(epsilon / sharp) / np.log(_FOLLOW))))
-    for before, after in zip(steps, steps[1:], strict=False):
-        last = after == steps[-1]
-        state = start.state.scaled(float(before / after))
-        some = limits if last else limits._replace(linearisations=min(_ON_THE_WAY, limits.linearisations))
-        start.state, start.iterations, start.converged = polish(
-            whole if last else whole.at(float(after)), state, some, progress
+def _raced(
+    sharp: QuadraticProblem, kept: list[_Start], starts: list[_Start], limits: Limits, progress: Progress
+) -> list[_Start]:
+    """Polish the starts at the small epsilon; return those that led to plans of their own, the best first."""
+    runners = race(sharp, [start.state for start in kept], limits, progress)
+    of = {id(runner): start for runner, start in zip(runners, kept, strict=True)}
+    for start, runner in zip(kept, runners, strict=True):
+        start.state, start.sharp, start.polished = runner.state, value(runner.state), True
+        start.iterations, start.converged = runner.iterations, runner.converged
+    for start, runner in zip(kept, runners, strict=True):
+        while runner.ahead is not None:
+            runner = runner.ahead
+        if of[id(runner)] is not start:
+            _give_way(start, of[id(runner)], starts)
+    return sorted((start for start in kept if start.polished), key=lambda start: start.sharp)
+
+
+def _give_way(start: _Start, better: _Start, starts: list[_Start]) -> None:
+    """Take down that a start came to the plan of a better one, and with it whoever had come to its plan."""
+    start.polished = start.converged = False
+    start.iterations = 0
+    for one in starts:
+        if one.followed is start:
+            one.followed = better
+
+
+def _finish(start: _Start, problem: QuadraticProblem, limits: Limits, progress: Progress) -> None:
+    """Polish the best start until its plan stands still: the race goes on only until it is clear that it is the best."""
+    left = limits.linearisations - start.iterations
+    if not start.converged and left > 0:
+        start.state, more, start.converged = polish(
+            problem, start.state, limits._replace(linearisations=left), progress
         )
+        start.sharp, start.iterations = value(start.state), start.iterations + more
+
+
+def _follow(
+    start: _Start, whole: QuadraticProblem, sharp: float, limits: Limits, progress: Progress, exactly: bool
+) -> None:
+    """Warm a polished start up to the epsilon of the problem, and polish it there; one that has lost only until its value is known."""
+    epsilon, state, sums = float(whole.epsilon), start.state, 0
+    steps = np.geomspace(sharp, epsilon, 1 + int(np.ceil(np.log(epsilon / sharp) / np.log(_FOLLOW))))
+    few = limits._replace(linearisations=min(_ON_THE_WAY, limits.linearisations))
+    for before, after in zip(steps, steps[1:], strict=False):
+        state = state.scaled(float(before / after))
+        if after != steps[-1]:
+            state, _, _ = polish(whole.at(float(after)), state, few, progress)
+    settled, fell = False, np.inf
+    while not settled and sums < limits.linearisations and (exactly or fell > _KNOWN * abs(value(state))):
+        most = limits.linearisations - sums
+        some = limits._replace(linearisations=most if exactly else min(A_CALL, most))
+        at = value(state)
+        state, more, settled = polish(whole, state, some, progress)
+        sums, fell = sums + more, abs(value(state) - at)
+    start.state, start.iterations, start.converged = state, sums, settled
 
 
 def _reports(starts: list[_Start], winner: _Start) -> tuple[StartReport, ...]:
@@ -206,7 +247,7 @@ def _reports(starts: list[_Start], winner: _Start) -> tuple[StartReport, ...]:
         end = one.followed
         return StartReport(
             one.name,
-            float("nan") if end is None else _value(end.state),
+            float("nan") if end is None else value(end.state),
             one.iterations,
             float(one.state.change),
             one.polished,
@@ -215,15 +256,5 @@ def _reports(starts: list[_Start], winner: _Start) -> tuple[StartReport, ...]:
             one.rough if end is None else end.sharp,
         )
 
-    order = sorted(starts, key=lambda one: (one is not winner, not one.polished, _value((one.followed or one).state)))
+    order = sorted(starts, key=lambda one: (one is not winner, not one.polished, value((one.followed or one).state)))
     return tuple(map(report, order))
-
-
-def _overlap(one: QuadraticState, other: QuadraticState) -> float:
-    return 1.0 - 0.5 * float(np.abs(np.asarray(one.plan) - np.asarray(other.plan)).sum())
-
-
-def _value(state: QuadraticState) -> float:
-    """Return the objective; a start that broke down comes last instead of winning by NaN."""
-    value = float(state.objective)
-    return value if np.isfinite(value) else float("inf")

@@ -346,9 +346,9 @@ def _restore(model: TransportModel, state: State, arrays: dict[str, np.ndarray])
     names = {(kind, side): _rows_name(kind, side) for kind in ("train", "held") for side in POPULATIONS}
     rows = {key: arrays.pop(name, None) for key, name in names.items()}
     if state.cells is not None and all(some is not None for some in rows.values()):
-        train, held = (tuple(rows[kind, side] for side in POPULATIONS) for kind in ("train", "held"))
+        train, kept_out = (tuple(rows[kind, side] for side in POPULATIONS) for kind in ("train", "held"))
         source_digest, target_digest = state.cells["digests"]
-        model._remember(TrainedOn(train, held, (str(source_digest), str(target_digest)), str(state.cells["names"])))
+        model._remember(TrainedOn(train, kept_out, (str(source_digest), str(target_digest)), str(state.cells["names"])))
     held = {name: arrays.pop(name) for name in list(arrays) if name.startswith(f"{_CONDITIONS}/")}
     if state.conditions is not None:
         vectors = {name.partition("/")[2]: one for name, one in held.items()}

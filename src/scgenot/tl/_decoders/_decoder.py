@@ -118,6 +118,6 @@ def genes_of(target: AnnData, names: Iterable[str], values: Float[np.ndarray, "n
     for column in obs.select_dtypes("category"):
         # scanpy takes a category without cells for a group of too few.
         obs[column] = obs[column].cat.remove_unused_categories()
-    names = pd.Index(names)
-    var = target.var.loc[names].copy() if names.isin(target.var_names).all() else pd.DataFrame(index=names)
+    index = pd.Index(names)
+    var = target.var.loc[index].copy() if index.isin(target.var_names).all() else pd.DataFrame(index=index)
     return AnnData(X=values, obs=obs, var=var)
