@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ MARKERS = 10
 STEPS, LANDMARKS = 800, 500
 
 
-def drosophila(seeds: int) -> pd.DataFrame:
+def drosophila(seeds: Sequence[int]) -> pd.DataFrame:
     """Two disjoint halves of the cells: expression of one, positions of the other; markers are measured in both.
 
     Markers are drawn at random. A fifth of the first half is held out; distances are those of held-out cells.
@@ -22,7 +24,7 @@ def drosophila(seeds: int) -> pd.DataFrame:
     embryo = data("drosophila_bdtnp")
     genes, positions = np.asarray(embryo.X, np.float32), np.asarray(embryo.obsm["spatial"], np.float32)
     rows = {}
-    for seed in range(seeds):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(genes))
         held, dissociated, placed = np.split(order, [len(order) // 10, len(order) // 2])

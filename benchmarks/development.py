@@ -15,6 +15,7 @@ the floor. All candidates have as many cells as that half.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import scgenot
 from benchmarks._common import data, parser, report
+from benchmarks._tables import Table, from_frame
 from scgenot.metrics import energy_distance, wasserstein
 
 DAYS, FOLDS, UNDECIDED = (2.0, 4.0, 6.0), 5, "undiff"
@@ -222,7 +224,8 @@ def cellrank(options) -> pd.DataFrame | None:
     return pd.DataFrame(rows).groupby(["from", "type"]).mean()
 
 
-def main() -> None:
+def options_of(words: list[str] | None = None):
+    """Return what the command line says; an empty list: the defaults."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments.add_argument("--max-steps", type=int, default=None, help="the model's default if not given")
@@ -235,7 +238,37 @@ def main() -> None:
         default=["larry", "reprogramming", "cellrank"],
         choices=["larry", "reprogramming", "cellrank"],
     )
-    options = arguments.parse_args()
+    return arguments.parse_args(words)
+
+
+def rows(seed: int, quick: bool) -> Iterator[Table]:
+    """Yield the tables for the harness."""
+    small = "--max-steps 50 --batch-size 128 --starts source --taus 1.0" if quick else ""
+    options = options_of([*small.split(), "--seeds", str(seed + 1)])
+    yield from_frame(
+        reprogramming(options).drop(columns="W1, sd"),
+        "Reprogramming, day 10.5 left out, against half of its cells",
+        floor="^other half",
+        baseline="^(both ends|day)",
+    )
+    if quick:
+        return
+    yield from_frame(
+        larry(options).drop(columns="sd over seeds"),
+        "LARRY, fates on day 6 of cells of left-out clones",
+        baseline="marginal",
+        reference="same type",
+        no_floor="how much of a clone's fate is in its early cells is not known; 'same type' has seen other clones' fates",
+    )
+    found = cellrank(options)
+    if found is not None:
+        agreement = "two estimates are compared: 1 if they are the same, 0 if they have nothing in common"
+        title = "LARRY, absorption probabilities of CellRank against fates"
+        yield from_frame(found, title, no_floor=agreement, no_baseline=agreement)
+
+
+def main() -> None:
+    options = options_of()
     if "larry" in options.parts:
         report(larry(options), "LARRY, fates on day 6 of cells of left-out clones", options.json)
     if "reprogramming" in options.parts:

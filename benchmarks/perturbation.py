@@ -9,11 +9,15 @@ and as independent as the controls are; figures are means over the draws.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
 import scgenot
 from benchmarks._common import data, parser, report
+from benchmarks._tables import Table, from_columns
 from scgenot.metrics import energy_distance
 
 KEY, SOURCE, TARGET = "condition", "control", "stimulated"
@@ -56,7 +60,7 @@ def compare(train, test, model) -> dict[str, float]:
 def held_out(adata, options) -> pd.DataFrame:
     """Hold out 20 % of both populations, several times."""
     rows = {}
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         rng = np.random.default_rng(seed)
         test = np.zeros(adata.n_obs, dtype=bool)
         for condition in (SOURCE, TARGET):
@@ -69,16 +73,37 @@ def held_out(adata, options) -> pd.DataFrame:
     return table.rename_axis("20 % held out")
 
 
-def left_out_types(adata, options) -> pd.DataFrame:
-    """Leave each cell type out of training, in turn."""
+def left_out_types(adata, options, rng: int = 0, most: int | None = None) -> pd.DataFrame:
+    """Leave each cell type out of training, in turn; or the first ones."""
     rows = {}
-    for name in sorted(adata.obs["cell_type"].unique()):
+    for name in sorted(adata.obs["cell_type"].unique())[:most]:
         of_type = (adata.obs["cell_type"] == name).to_numpy()
         train, left = adata[~of_type].copy(), adata[of_type].copy()
-        row = compare(train, left, trained(train, options, 0))
+        row = compare(train, left, trained(train, options, rng))
         # The training cells of the target are other types here: no floor.
         rows[name] = {key: value for key, value in row.items() if "floor" not in key}
     return pd.DataFrame(rows).T.rename_axis("type left out")
+
+
+UNIT = "energy distance to held-out stimulated cells, % of doing nothing"
+
+
+def rows(seed: int, quick: bool) -> Iterator[Table]:
+    """Yield the tables for the harness."""
+    options = SimpleNamespace(seeds=[seed], max_steps=100 if quick else None)
+    adata = data("kang_ifnb_pbmc")
+    roles = {"scgenot": "solver", "mean shift": "baseline", "nothing": "baseline"}
+    found = held_out(adata, options).drop(index="mean").rename(index={f"seed {seed}": "a fifth"})
+    both = {"training target (floor)": "floor"} | roles
+    yield from_columns(found.assign(nothing=100.0), "Kang, held-out cells", UNIT, both)
+    found = left_out_types(adata, options, seed, 1 if quick else None)
+    yield from_columns(
+        found.assign(nothing=100.0),
+        "Kang, unseen cell types",
+        UNIT,
+        roles,
+        no_floor="treated training cells are of other types here; with the unbiased estimate the truth itself has 0",
+    )
 
 
 def main() -> None:
@@ -88,10 +113,10 @@ def main() -> None:
     arguments.add_argument("--no-types", action="store_true", help="skip the cell types left out")
     options = arguments.parse_args()
     adata = data("kang_ifnb_pbmc")
-    unit = "energy distance to held-out stimulated cells, % of doing nothing"
-    report(held_out(adata, options), f"Kang, {unit}", options.json)
+    options.seeds = range(options.seeds)
+    report(held_out(adata, options), f"Kang, {UNIT}", options.json)
     if not options.no_types:
-        report(left_out_types(adata, options), f"Kang, unseen cell types, {unit}", options.json)
+        report(left_out_types(adata, options), f"Kang, unseen cell types, {UNIT}", options.json)
 
 
 if __name__ == "__main__":

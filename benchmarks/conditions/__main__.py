@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import conditions
 from benchmarks._common import parser, report
+from benchmarks._tables import Table, from_frame
 from benchmarks.conditions import one_model, scale, screens, simulated
 from benchmarks.conditions._models import Training
 from benchmarks.conditions._store import Store, machine
@@ -23,7 +25,8 @@ CASES = {
 }
 
 
-def main() -> None:
+def options_of(words: list[str] | None = None):
+    """Return what the command line says, with training, seeds and the store made of it; an empty list: the defaults."""
     arguments = parser(conditions.__doc__.splitlines()[0])
     arguments.add_argument("cases", nargs="*", metavar="CASE", default=list(CASES), help=f"of {', '.join(CASES)}")
     arguments.add_argument("--quick", action="store_true", help="does it run: small networks, few steps, four folds")
@@ -49,7 +52,7 @@ def main() -> None:
     arguments.add_argument("--n-models", type=int, default=1, help="members of an ensemble")
     arguments.add_argument("--store", default=".benchmarks/conditions", help="folder of results, to go on; '' for none")
     arguments.add_argument("--out", default=None, help="write tables, settings and machine to this JSON file")
-    options = arguments.parse_args()
+    options = arguments.parse_args(words)
     if unknown := set(options.cases) - set(CASES):
         arguments.error(f"there is no case {sorted(unknown)}; there are {', '.join(CASES)}")
     if options.quick:
@@ -65,6 +68,41 @@ def main() -> None:
         options.n_models,
     )
     options.store = Store(options.store)
+    options.seeds = range(options.seeds)
+    return options
+
+
+_BASELINES = "nothing|mean shift|additive|nearest context|same context|independent"
+
+
+def rows(seed: int, quick: bool) -> Iterator[Table]:
+    """Yield the tables of one seed for the harness."""
+    options = options_of(["--quick", "--max-folds", "1", "--steps", "100", "--store", ""] if quick else [])
+    options.seeds = [seed]
+    for name in ["cytof"] if quick else ["cytof", "gbm", "kang"]:
+        found = next(iter(screens.run(name, options).values()))
+        yield from_frame(
+            found,
+            f"{name}, left out in turn",
+            floor="^replicate halves",
+            baseline=_BASELINES,
+            reference="oracle|ceiling",
+        )
+    for title, found in simulated.run(options).items():
+        title = title.replace(f", seed {seed}", "")
+        yield from_frame(found, title, floor="floor", baseline=_BASELINES, reference="ceiling")
+    if quick:
+        return
+    title, found = next(iter(one_model.run(options).items()))
+    title = title.split(",")[0]
+    yield from_frame(found, title, floor="floor", baseline="nothing")
+    title, found = next(iter(scale.run(options).items()))
+    bare = "seconds and memory have none"
+    yield from_frame(found, title, no_floor=bare, no_baseline=bare)
+
+
+def main() -> None:
+    options = options_of()
     # What did not converge stands in the tables.
     warnings.filterwarnings("ignore", message=".*did not converge", category=RuntimeWarning)
     found: dict[str, list] = {}

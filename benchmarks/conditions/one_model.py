@@ -19,7 +19,7 @@ HELD_OUT = 0.3
 def run(options) -> dict[str, pd.DataFrame]:
     screen = Screen.read("cytof")
     rows = {}
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for name, row in one_seed(screen, options, seed).items():
             rows[seed, name] = row
     found = pd.DataFrame(rows).T.rename_axis(["seed", "model"])
@@ -29,7 +29,7 @@ def run(options) -> dict[str, pd.DataFrame]:
     compared["energy / separate models'"] = compared["energy"] / compared.loc["a model each", "energy"]
     compared["time / separate models'"] = compared["seconds"] / compared.loc["a model each", "seconds"]
     count = options.max_folds or len(screen.perturbations) * len(screen.contexts)
-    return {f"one model of {count} conditions, sums over them and {options.seeds} seed(s)": compared}
+    return {f"one model of {count} conditions, sums over them and {len(options.seeds)} seed(s)": compared}
 
 
 def one_seed(screen: Screen, options, seed: int) -> dict[str, dict[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -190,7 +190,7 @@ def kinds(screen: Screen) -> tuple[str, ...]:
     return (*seen, "GENOT, all, context by controls", "GENOT, this perturbation alone", "ceiling")
 
 
-def measured(fold: Fold, training: Training, seeds: range, fitted: tuple[str, ...], store: Store) -> dict:
+def measured(fold: Fold, training: Training, seeds: Sequence[int], fitted: tuple[str, ...], store: Store) -> dict:
     """Return the scores of all predictions of a fold, means over seeds, and what predicts their errors."""
     methods = {"replicate halves": halves(fold)}
     methods |= {name: score([fold.controls + shift], fold.truth, fold.back) for name, shift in baselines(fold).items()}
@@ -239,7 +239,7 @@ def run(name: str, options) -> dict[str, pd.DataFrame]:
     fitted = (
         () if options.baselines else tuple(one for one in kinds(screen) if not options.kinds or one in options.kinds)
     )
-    found = [measured(fold, options.training, range(options.seeds), fitted, options.store) for fold in chosen]
+    found = [measured(fold, options.training, options.seeds, fitted, options.store) for fold in chosen]
     title = f"{name}, {len(found)} left out in turn ({options.folds}), % of doing nothing"
     tables = {title: table(found)}
     for kind in [one for one in fitted if one != "ceiling"] if len(found) > 2 else ():

@@ -185,7 +185,7 @@ def run(options) -> dict[str, pd.DataFrame]:
     problems = {f"mixture, D = {d}": conditional_mixture(d, n_drugs=DRUGS, n_donors=DONORS) for d in dims}
     problems[f"additive, D = {dims[0]}"] = conditional_gaussian(dims[0], n_drugs=DRUGS, n_donors=DONORS)
     tables = {}
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for name, problem in problems.items():
             tables |= one_problem(name, problem, options.training, options, seed)
     return tables

@@ -3,22 +3,75 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 from benchmarks import couplings
 from benchmarks._common import parser, report
+from benchmarks._tables import Table, from_columns, from_frame
 from benchmarks.couplings import epsilons, gaussians, geodesic, modalities, relaxed, sizes, variance
 
 SECTIONS = {
-    "gaussians": lambda options: gaussians.run(options.seeds),
-    "relaxed": lambda options: relaxed.run(options.seeds),
-    "panels": lambda options: modalities.panels(options.splits),
-    "snareseq": lambda options: modalities.snareseq(options.seeds),
-    "variance": lambda options: variance.run(options.fits),
-    "swissroll": lambda options: geodesic.swissroll(options.seeds),
+    "gaussians": lambda options: gaussians.run(range(options.seeds)),
+    "relaxed": lambda options: relaxed.run(range(options.seeds)),
+    "panels": lambda options: modalities.panels(range(options.splits)),
+    "snareseq": lambda options: modalities.snareseq(range(options.seeds)),
+    "variance": lambda options: variance.run(range(options.fits)),
+    "swissroll": lambda options: geodesic.swissroll(range(options.seeds)),
     "epsilons": lambda options: epsilons.run(range(options.seeds), 256, 100),
     "larry": lambda options: geodesic.larry(),
     "sizes": lambda options: sizes.run(options.linear_cells, options.quadratic_cells),
 }
+
+
+def rows(seed: int, quick: bool) -> Iterator[Table]:
+    """Yield the tables of one seed for the harness; what is measured, not the bars."""
+    one = [seed]
+    found = list(gaussians.run(one).items())
+    of_law = {"vs law, %": "solver", "vs own, %": "solver", "own vs law, %": "floor", "independent": "baseline"}
+    frame = found[0][1].assign(independent=100.0).droplevel("seed")
+    yield from_columns(frame, found[0][0], "error, %", of_law, note=_OWN)
+    names = [name for name in found[1][1] if name.endswith("%") or name == "s"]
+    floor = "a plan that fits its own sample exactly has an error of 0 against it"
+    independent = "the independent plan's cross-covariance is 0, an error of 100 %"
+    yield from_frame(
+        found[1][1][names].droplevel("seed"), found[1][0], no_floor=floor, no_baseline=independent, note=_OWN
+    )
+    exact = {
+        "no_floor": "the same plan, 0",
+        "no_baseline": "it is compared with another solver's plan, not with an answer",
+    }
+    for title, frame in relaxed.run(one).items():
+        if "bars" not in title:
+            yield from_frame(frame, title.replace(", worst of 1 seeds", ""), **exact)
+    yield _paired(modalities.panels(one), "gene panels", "split")
+    roll, frame = next(iter(geodesic.swissroll(one).items()))
+    frame = frame.droplevel("seed").assign(**{"rank correlation": frame["rank correlation"].abs().to_numpy()})
+    yield from_frame(frame, roll, ends={"rank correlation": (1.0, 0.0)})
+    if quick:
+        return
+    yield _paired(modalities.snareseq(one), "SNARE-seq, chromatin to RNA", "cells")
+    repeats = range(2 * seed, 2 * seed + 2)
+    title, frame = next(iter(variance.run(repeats).items()))
+    one_fit = "the column 'within one fit' of the row 'global' is what one solution has"
+    yield from_frame(frame, title, baseline="^independent$", no_floor=one_fit)
+    title, frame = next(iter(epsilons.run(one, 256, 100).items()))
+    ends = {"FOSCTTM": (0.0, 0.5), "FOSCTTM held out": (0.0, 0.5)}
+    yield from_frame(frame.droplevel("seed"), "Epsilon of quadratic problems", ends=ends)
+    title, frame = next(iter(geodesic.larry().items()))
+    yield from_frame(frame, title, baseline="^independent", no_floor="sisters differ, by how much is not known")
+    title, frame = next(iter(sizes.run(200_000, 50_000).items()))
+    bare = {"no_floor": "seconds and memory have none", "no_baseline": "seconds and memory have none"}
+    yield from_frame(frame, title, **bare)
+
+
+_OWN = "'own': against the closed form of the sample's own moments; 'law': of the law that the sample is from"
+
+
+def _paired(tables: dict, title: str, level: str) -> Table:
+    """Return the first table of paired data, each seed's subset by the same name."""
+    frame = next(iter(tables.values()))
+    frame = frame.rename(index=lambda one: one.rstrip("0123456789 ") if isinstance(one, str) else one, level=level)
+    return from_frame(frame, title, ends={"FOSCTTM": (0.0, 0.5)})
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ copes with draws that repeat, as those of a sharp plan do).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -34,7 +35,7 @@ def panels(seed: int) -> Paired:
 DATA = {"panels": panels, "SNARE-seq": lambda seed: snareseq()}
 
 
-def run(seeds: range, cells: int, held: int) -> Tables:
+def run(seeds: Sequence[int], cells: int, held: int) -> Tables:
     """Return scores for each data set, epsilon and seed, and their means over seeds."""
     rows = {}
     for name, load in DATA.items():

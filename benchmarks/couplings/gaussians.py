@@ -8,7 +8,7 @@ sample that was transformed to have exactly the law's second moments ("exact mom
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ DIMENSIONS = (2, 8)
 SAMPLES = ("raw", "exact moments")
 
 
-def run(seeds: int) -> Tables:
+def run(seeds: Sequence[int]) -> Tables:
     linear_rows, quadratic_rows = dict(linear(seeds)), dict(quadratic(seeds))
     linear_table = table(linear_rows, ["features", "sample", "seed"])
     quadratic_table = table(quadratic_rows, ["sample", "seed"])
@@ -43,10 +43,10 @@ def run(seeds: int) -> Tables:
     }
 
 
-def linear(seeds: int) -> Iterator[tuple[tuple, dict[str, float]]]:
+def linear(seeds: Sequence[int]) -> Iterator[tuple[tuple, dict[str, float]]]:
     for d in DIMENSIONS:
         for sample in SAMPLES:
-            for seed in range(seeds):
+            for seed in seeds:
                 problem = gaussian_pair(d, rng=seed)
                 source, target = draw(problem, seed, exact=sample != "raw")
                 config = CouplingConfig(epsilon=problem.epsilon, scale_cost=1.0)
@@ -66,10 +66,10 @@ def linear(seeds: int) -> Iterator[tuple[tuple, dict[str, float]]]:
                 )
 
 
-def quadratic(seeds: int) -> Iterator[tuple[tuple, dict[str, float]]]:
+def quadratic(seeds: Sequence[int]) -> Iterator[tuple[tuple, dict[str, float]]]:
     problem = quadratic_gaussian()
     for sample in SAMPLES:
-        for seed in range(seeds):
+        for seed in seeds:
             source, target = draw(problem, seed, exact=sample != "raw")
             config = CouplingConfig(cost="inner_product", epsilon=problem.epsilon, scale_cost=1.0)
             started = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -18,11 +19,11 @@ from scgenot.datasets import swiss_roll_spiral
 _CONTRASTS = 3
 
 
-def swissroll(seeds: int, n: int = 1000) -> Tables:
+def swissroll(seeds: Sequence[int], n: int = 1000) -> Tables:
     """Swiss roll to spiral: rank correlation between the arc length of a cell and that which it is sent to."""
     rows = {}
-    for cost, count in (("geodesic", seeds), ("euclidean", min(seeds, _CONTRASTS))):
-        for seed in range(count):
+    for cost, some in (("geodesic", seeds), ("euclidean", seeds[:_CONTRASTS])):
+        for seed in some:
             roll = swiss_roll_spiral(n, seed)
             started = time.perf_counter()
             config = CouplingConfig(cost=cost)

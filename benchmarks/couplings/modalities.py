@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -54,11 +55,11 @@ def paired(source: np.ndarray, target: np.ndarray, rng: np.random.Generator, cos
     }
 
 
-def panels(splits: int) -> Tables:
+def panels(splits: Sequence[int]) -> Tables:
     """Two random disjoint gene panels of 700 blood cells, 20 principal components each."""
     genes = sc.datasets.pbmc68k_reduced().raw.X.toarray()
     rows = {}
-    for seed in range(splits):
+    for seed in splits:
         rng = np.random.default_rng(seed)
         order = rng.permutation(genes.shape[1])
         half = len(order) // 2
@@ -72,7 +73,7 @@ def panels(splits: int) -> Tables:
     return {"split gene panels of the same cells, default settings": found, "panels, against the bars": bars}
 
 
-def snareseq(subsets: int) -> Tables:
+def snareseq(subsets: Sequence[int]) -> Tables:
     """Chromatin to RNA of 1047 cells of four lines, rows L2-normalised: all cells, and random 80 % of them."""
     sides = []
     for name in ("atac", "rna"):
@@ -82,7 +83,7 @@ def snareseq(subsets: int) -> Tables:
     n, rows, claims = len(sides[0]), {}, []
     for name, cost in COSTS.items():
         rows[name, "all"] = paired(*sides, np.random.default_rng(0), cost(n))
-        for seed in range(subsets):
+        for seed in subsets:
             rng = np.random.default_rng(seed)
             some = rng.permutation(n)[: round(0.8 * n)]
             rows[name, f"subset {seed}"] = paired(sides[0][some], sides[1][some], rng, cost(len(some)))

@@ -3,6 +3,7 @@
 =============================  =======================================================================================
 :func:`gaussian_pair`          linear problem, Gaussians: the entropic plan in closed form
 :func:`gaussian_mixture`       linear problem, Gaussian to mixture: conditional laws in closed form, several modes
+:func:`gaussian_curve`         the same onto a bent tube: laws that are no mixture of a few Gaussians
 :func:`conditional_mixture`    many conditions: drugs, doses, combinations and donors, with synergy; laws in closed form
 :func:`conditional_gaussian`   the same where the effects of drugs add up exactly
 :func:`quadratic_gaussian`     inner-product Gromov-Wasserstein between Gaussians of different dimension
@@ -18,6 +19,7 @@ Every ``epsilon`` here is this package's: the factor of KL with the cost :math:`
 
 from scgenot.datasets._conditional import ConditionalMixtureProblem
 from scgenot.datasets._conditional_draws import conditional_gaussian, conditional_mixture
+from scgenot.datasets._curve import gaussian_curve
 from scgenot.datasets._gaussian import GaussianProblem, gaussian_pair
 from scgenot.datasets._loaders import drosophila, kang, larry, schiebinger, snareseq
 from scgenot.datasets._loaders_r import cytof_stimulation, gbm_panobinostat, scicar
@@ -35,6 +37,7 @@ __all__ = [
     "conditional_mixture",
     "cytof_stimulation",
     "drosophila",
+    "gaussian_curve",
     "gaussian_mixture",
     "gaussian_pair",
     "gbm_panobinostat",
