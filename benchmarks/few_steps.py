@@ -25,14 +25,15 @@ from scgenot.metrics import cbw_uvp, energy_distance
 
 def ways(options) -> dict[str, ODEConfig]:
     """Return the ways to sample that are compared."""
-    found = {f"midpoint, {steps} steps": ODEConfig("midpoint", n_steps=steps) for steps in options.steps}
+    pairs = [(solver, steps) for solver in options.solvers for steps in options.steps]
+    found = {f"{solver}, {steps} steps": ODEConfig(solver, n_steps=steps) for solver, steps in pairs}
     few = [2**k for k in range(options.distill.bit_length())] if options.distill else []
     return found | {f"distilled, {steps} steps": ODEConfig("distilled", n_steps=steps) for steps in few}
 
 
 def evaluations(ode: ODEConfig) -> int:
     """Return how often the network is evaluated for a sample."""
-    return (2 if ode.solver == "midpoint" else 1) * ode.n_steps
+    return (2 if ode.solver in ("midpoint", "heun") else 1) * ode.n_steps
 
 
 def distilled(model: scgenot.GENOT, options) -> float:
@@ -152,6 +153,7 @@ def main() -> None:
     arguments.add_argument("what", choices=("mixtures", "kang", "speed"))
     arguments.add_argument("--dims", type=int, nargs="+", default=[2, 16, 50])
     arguments.add_argument("--steps", type=int, nargs="*", default=[4, 8, 16, 32], help="steps of the trained field")
+    arguments.add_argument("--solvers", nargs="+", default=["midpoint"], choices=("midpoint", "heun", "euler"))
     arguments.add_argument("--finest", type=int, default=64, help="steps of the finest solve")
     arguments.add_argument("--distill", type=int, default=2, help="steps to distil for; 0: not at all")
     arguments.add_argument("--distill-steps", type=int, default=3000, help="optimisation steps of distilling")

@@ -1,6 +1,6 @@
 """AnnData and MuData in, one value out: where two populations live, their numbers, what ties them, who is held out."""
 
-from scgenot.data._columns import category_mask, check_category, has_column, obs_column
+from scgenot.data._columns import category_mask, check_category, has_column, in_memory, obs_column
 from scgenot.data._condition_spec import ConditionSpec, check_condition_arguments
 from scgenot.data._conditions import (
     Conditions,
@@ -74,6 +74,7 @@ __all__ = [
     "fingerprint",
     "has_column",
     "hold_out",
+    "in_memory",
     "joined_rows",
     "known_pairs",
     "matched_cells",

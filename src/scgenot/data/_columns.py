@@ -90,17 +90,22 @@ def category_mask(column: pd.Series, stored: str) -> Bool[np.ndarray, " n"]:
     return np.zeros(len(column), bool)
 
 
+def in_memory(frame: Any) -> pd.DataFrame:
+    """Return a data frame as it is, or read one that :func:`anndata.experimental.read_lazy` left in a file."""
+    return frame if isinstance(frame, pd.DataFrame) else frame.to_memory()
+
+
 def obs_column(data: Data, place: Place, key: str, argument: str) -> pd.Series:
     """Return a column of ``obs`` for the cells of a place, of their own or of the whole MuData."""
     adata = place.cells(data)
     if _is_key(key):
         if key in adata.obs:
-            column = adata.obs[key]
-            if isinstance(column, pd.DataFrame):
+            columns = in_memory(adata.obs[[key]])
+            if columns.shape[1] > 1:
                 raise ValueError(
-                    f"`{argument}`={key!r} names {column.shape[1]} columns of {place.name_of('obs')}. Rename them."
+                    f"`{argument}`={key!r} names {columns.shape[1]} columns of {place.name_of('obs')}. Rename them."
                 )
-            return column
+            return columns.iloc[:, 0]
         if isinstance(data, MuData) and key in data.obs:
             return data.obs[key].reindex(adata.obs_names)
     there = list(adata.obs.columns) + (list(data.obs.columns) if isinstance(data, MuData) else [])

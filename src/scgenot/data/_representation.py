@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +10,19 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
 from jaxtyping import Float, Int
 
 from scgenot._messages import did_you_mean, listed
+from scgenot.data._columns import in_memory
 from scgenot.data._places import Place
 
 _SHOWN_NAMES = 3
 # Numbers read at once: 1 MB in double precision, small beside any data that are read in several blocks.
 _BLOCK_ENTRIES = 2**17
+# Of sparse rows in a file, each read of which goes to three arrays: of 20,000 genes, 1000 rows take some 8 MB, and 6, which are that many
+# numbers, would be 150 times as many reads.
+_ROWS_OF_FILES = 1000
 
 
 def read_representation(
@@ -70,7 +76,7 @@ def stored_representation(adata: AnnData, rep: str, argument: str = "source_rep"
             raise KeyError(f"`{argument}`='X', but {where}X is None. Use a key of {where}obsm: {listed(adata.obsm)}.")
         stored = adata.X
     elif isinstance(rep, str) and rep in adata.obsm:
-        stored = adata.obsm[rep]
+        stored = _frame_in_memory(adata.obsm[rep])
     else:
         raise KeyError(
             f"`{argument}`={rep!r} is neither 'X' nor a key of {where}obsm.{did_you_mean(rep, adata.obsm)} "
@@ -98,7 +104,7 @@ def representation_names(adata: AnnData, rep: str) -> list[str] | None:
     """Return the names of the features of a representation, where it has any."""
     if rep == "X":
         return [str(name) for name in adata.var_names]
-    stored = adata.obsm[rep]
+    stored = _frame_in_memory(adata.obsm[rep])
     return [str(name) for name in stored.columns] if isinstance(stored, pd.DataFrame) else None
 
 
@@ -134,9 +140,14 @@ def dense_rows(stored: Any, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n
 
 def _row_blocks(stored: Any, rows: Int[np.ndarray, " n"]) -> Iterator[tuple[slice, Any]]:
     """Yield ascending rows a block at a time, as they are stored."""
+    if isinstance(stored, CSCDataset):
+        stored = stored.to_memory()
     if isinstance(stored, sp.csc_matrix | sp.csc_array):
         # Rows of it are found by going through all of it: once, not in each block.
         stored = stored.tocsr()
+    if _is_lazy(stored) or isinstance(stored, CSRDataset):
+        yield from _blocks_of_files(stored, rows)
+        return
     size = max(1, _BLOCK_ENTRIES // max(1, stored.shape[1]))
     for start in range(0, len(rows), size):
         some = slice(start, min(start + size, len(rows)))
@@ -145,6 +156,27 @@ def _row_blocks(stored: Any, rows: Int[np.ndarray, " n"]) -> Iterator[tuple[slic
         else:
             block = stored[rows[some]]
             yield some, block if sp.issparse(block) else np.asarray(block)
+
+
+def _blocks_of_files(stored: Any, rows: Int[np.ndarray, " n"]) -> Iterator[tuple[slice, Any]]:
+    """Yield the same of a matrix of dask, each chunk of which is read once, or of a sparse one in a file."""
+    ends = np.cumsum(stored.chunks[0]) if _is_lazy(stored) else np.arange(0, stored.shape[0], _ROWS_OF_FILES)[1:]
+    bounds = np.unique([0, *np.searchsorted(rows, ends), len(rows)])
+    for start, stop in itertools.pairwise(bounds.tolist()):
+        read = stored[rows[start:stop]]
+        read = read.compute() if _is_lazy(read) else read
+        for some, block in _row_blocks(read, np.arange(stop - start)):
+            yield slice(start + some.start, start + some.stop), block
+
+
+def _is_lazy(stored: Any) -> bool:
+    # By what it does: dask need not be there.
+    return hasattr(stored, "compute") and hasattr(stored, "chunks")
+
+
+def _frame_in_memory(stored: Any) -> Any:
+    # `columns` of a lazy one come in any order (anndata 0.12); once it is read, in that of the file, as its values do.
+    return in_memory(stored) if hasattr(stored, "columns") else stored
 
 
 def _finite_rows(block: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scgenot._messages import check_count, did_you_mean, listed
 from scgenot._rng import RNG
-from scgenot.data import Place, read_representation
+from scgenot.data import Place, in_memory, read_representation
 from scgenot.flow import ODEConfig
 from scgenot.tl._fates import check_course
 from scgenot.tl._writing import sent_mass
@@ -85,10 +85,11 @@ def couplings(
         raise ValueError("this model goes back in time, and couplings lead forward. Pass the model that was reversed.")
     params = model.describe()
     key, rep = params["population_key"], params["source_rep"]
-    if key not in adata.obs:
-        raise KeyError(f"`time_key`={key!r} is no column of adata.obs.{did_you_mean(key, adata.obs)}")
+    obs = in_memory(adata.obs)
+    if key not in obs:
+        raise KeyError(f"`time_key`={key!r} is no column of adata.obs.{did_you_mean(key, obs)}")
     place = Place("target", rep, layer=params.get("layer"))
-    of_time = {time: np.flatnonzero((adata.obs[key] == time).to_numpy()) for time in model.times}
+    of_time = {time: np.flatnonzero((obs[key] == time).to_numpy()) for time in model.times}
     few = {
         time: len(rows) for time, rows in of_time.items() if len(rows) < (1 if time == model.times[0] else n_neighbors)
     }
@@ -117,5 +118,5 @@ def couplings(
         if weight_by_growth:
             mass = sent_mass(model, adata, rows, growth=model.knows_growth(), until=after)
             matrix = sp.csr_matrix(sp.diags(mass) @ matrix)
-        found[before, after] = AnnData(matrix, obs=adata.obs.iloc[rows].copy(), var=adata.obs.iloc[columns].copy())
+        found[before, after] = AnnData(matrix, obs=obs.iloc[rows].copy(), var=obs.iloc[columns].copy())
     return found

@@ -13,7 +13,7 @@ from mudata import MuData
 
 from scgenot._messages import check_count, did_you_mean, listed, one_of
 from scgenot._rng import RNG
-from scgenot.data import category_mask, read_representation
+from scgenot.data import category_mask, in_memory, read_representation
 from scgenot.flow import ODEConfig
 from scgenot.tl._decoders import BoundDecoder, Space, as_decoder, genes_of
 from scgenot.tl._transported_cells import Drawn, below_each_other, carried_over, draw_cells
@@ -144,7 +144,7 @@ def _in_genes(
     obs, places = drawn.obs, drawn.values
     if include_source:
         own = bound.measured(parents) if residual else bound.own(parents)
-        own_obs = space.source.obs.iloc[parents].copy()
+        own_obs = in_memory(space.source.obs).iloc[parents].copy()
         own_obs["source_cell"] = own_obs.index.astype(str)
         values = np.concatenate([own, values])
         obs = below_each_other([own_obs, obs])
@@ -217,10 +217,11 @@ def _of_result(space: Space, key: str, params: dict[str, Any], n_samples: int) -
     column = params.get("population_key")
     name = params.get("condition", params["target"])
     category: Any = str(name)
-    if column in adata.obs:
-        of_target = adata.obs[column][category_mask(adata.obs[column], name)]
+    own = in_memory(adata.obs)
+    if column in own:
+        of_target = own[column][category_mask(own[column], name)]
         category = of_target.iloc[0] if len(of_target) else category
     told = {"condition": str(params["condition"])} if "condition" in params else {}
     every = np.repeat(rows, n_samples)
-    obs = carried_over(adata.obs.iloc[every], column, category, told)
+    obs = carried_over(own.iloc[every], column, category, told)
     return Drawn(np.asarray(taken, np.float32).reshape(len(every), -1), obs, every)

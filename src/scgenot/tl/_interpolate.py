@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scgenot._messages import check_count, is_number, listed
 from scgenot._rng import RNG, as_key
-from scgenot.data import Place, read_representation
+from scgenot.data import Place, in_memory, read_representation
 from scgenot.flow import ODEConfig
 from scgenot.tl._fates import check_course
 from scgenot.tl._transported_cells import carried_over, copies_by_mass, occurrences, samples_of
@@ -106,7 +106,7 @@ def interpolate(
     starts = read_representation(source, rep, rows, "source_rep", place)
     values = ((1 - passed) * starts + passed * ends).astype(np.float32)
     key = model.population_of("target")[0]
-    obs = carried_over(source.obs.iloc[rows], key, None, arrival=np.full(len(rows), time))
+    obs = carried_over(in_memory(source.obs).iloc[rows], key, None, arrival=np.full(len(rows), time))
     names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
     cells = AnnData(X=values, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
     if rep != "X":

@@ -16,6 +16,7 @@ from scipy.stats import t as student
 from scgenot._messages import check_count, check_unit, did_you_mean, listed
 from scgenot._rng import RNG, as_key
 from scgenot._sampling import host_rng
+from scgenot.data import in_memory
 from scgenot.flow import ODEConfig
 from scgenot.tl._decode import space_of
 from scgenot.tl._decoders import BoundDecoder, as_decoder
@@ -156,7 +157,7 @@ def response(
         if len(rows) == 0:
             raise ValueError("there are no source cells in this adata. Name cells with `indices`.")
         observed = observed_rows(first, adata, one, _arrival(first, adata, rows, until))
-        labels = _labels(space.source.obs, groupby)
+        labels = _labels(in_memory(space.source.obs), groupby)
         for name in _names(labels, rows):
             here = rows[labels.iloc[rows].to_numpy() == name]
             there = observed[labels.iloc[observed].to_numpy() == name]

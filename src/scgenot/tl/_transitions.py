@@ -13,6 +13,7 @@ from mudata import MuData
 
 from scgenot._messages import did_you_mean
 from scgenot._rng import RNG
+from scgenot.data import in_memory
 from scgenot.flow import ODEConfig
 from scgenot.tl._writing import Results, check_one_condition, check_writable, safe_columns, sent_mass, write
 
@@ -134,7 +135,7 @@ def transitions(
         conditions=conditions,
         until=until,
     )
-    groups = source.obs[source_key].iloc[rows].astype("category").cat.remove_unused_categories()
+    groups = in_memory(source.obs)[source_key].iloc[rows].astype("category").cat.remove_unused_categories()
     codes = groups.cat.codes.to_numpy()
     matrix = transition_matrix(found.to_numpy(), codes, mass)
     cells = np.bincount(codes[codes >= 0], minlength=len(matrix))

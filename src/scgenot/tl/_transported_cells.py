@@ -16,6 +16,7 @@ from mudata import MuData
 
 from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
+from scgenot.data import in_memory
 from scgenot.flow import ODEConfig
 from scgenot.tl._writing import sent_mass
 
@@ -203,7 +204,8 @@ def _of_condition(
     category = category if condition is None else condition.perturbation_name
     columns = {} if condition is None else condition.columns
     arrival = None if model.times is None else model.get_times(adata, indices=rows, until=until)["to"].to_numpy()
-    return Drawn(values, carried_over(model.source_adata(adata).obs.iloc[rows], key, category, columns, arrival), rows)
+    obs = in_memory(model.source_adata(adata).obs).iloc[rows]
+    return Drawn(values, carried_over(obs, key, category, columns, arrival), rows)
 
 
 def copies_by_mass(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from mudata import MuData
 
 from scgenot._messages import did_you_mean
+from scgenot.data import in_memory
 
 if TYPE_CHECKING:
     from scgenot.model import GENOT
@@ -162,7 +163,7 @@ def prior_mass(model: GENOT, adata: AnnData | MuData, rows: Int[np.ndarray, " n"
         return np.full(len(rows), 1.0 / max(len(rows), 1))
     source = model.source_adata(adata)
     if key in source.obs:
-        column = source.obs[key]
+        column = in_memory(source.obs)[key]
     elif isinstance(adata, MuData) and key in adata.obs:
         column = adata.obs[key].reindex(source.obs_names)
     else:
