@@ -16,6 +16,7 @@ from scgenot.data import dense_rows, read_representation
 
 def lazy(adata, path):
     pytest.importorskip("dask")
+    pytest.importorskip("xarray")
     write = adata.write_h5ad if path.suffix == ".h5ad" else adata.write_zarr
     write(path)
     return ad.experimental.read_lazy(path)
