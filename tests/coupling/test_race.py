@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from scgenot.coupling.quadratic import _search
 from scgenot.coupling.quadratic._iterate import Limits, polish, solve_from
 from scgenot.coupling.quadratic._problem import in_shape, quadratic_problem
-from scgenot.coupling.quadratic._race import SAME, SAME_PLAN, overlap, race, value
+from scgenot.coupling.quadratic._race import SAME, SAME_PLAN, Runner, overlap, race, value
 from scgenot.coupling.quadratic._starts import start_plans
 
 pytestmark = pytest.mark.once
@@ -61,3 +62,13 @@ def test_a_start_that_broke_down_does_not_win(problem_and_states):
     runners = race(whole, [broken, good], Limits())
     assert min(runners, key=lambda runner: value(runner.state)) is runners[1]
     assert value(runners[0].state) == np.inf
+
+
+def test_all_that_tie_are_polished_to_the_end(problem_and_states, monkeypatch):
+    """Where epsilon is small from the start, there is no way to follow: whichever of those that tie wins has settled."""
+    whole, _ = problem_and_states
+    monkeypatch.setattr(_search, "race", lambda problem, states, *_: [Runner(state) for state in states])
+    monkeypatch.setattr(_search, "SAME", 100.0)
+    found = _search.search(whole.at(1e-3), shared=False)
+    polished = [start for start in found.starts if start.polished]
+    assert polished and all(start.converged for start in polished)

@@ -176,7 +176,7 @@ def test_without_a_distilled_field(learned, distilled, source):
 
 def test_wrong_number_of_steps(learned, source):
     for steps in (3, 0, 32):
-        with pytest.raises(ValueError, match=r"`n_steps` must be one of \[1, 2, 4, 8, 16\], got"):
+        with pytest.raises(ValueError, match=r"`steps` must be one of \[1, 2, 4, 8, 16\], got"):
             learned.distill(jax.random.key(0), *both_conditions(source[:2]), steps, BRIEF)
 
 

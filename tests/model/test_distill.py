@@ -71,7 +71,7 @@ def test_training_anew_forgets_it(ready):
 
 def test_a_failed_call_leaves_the_model_as_it_was(few):
     method, history = few._method, dict(few.history)
-    with pytest.raises(ValueError, match="`n_steps` must be one of"):
+    with pytest.raises(ValueError, match="`steps` must be one of"):
         few.distill(steps=3, **SHORT)
     with pytest.raises(TypeError, match="has no argument 'pool'.*Did you mean 'pool_size'"):
         few.distill(pool=3)

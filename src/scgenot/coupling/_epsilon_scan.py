@@ -18,6 +18,7 @@ from scgenot.coupling._inputs import checked_cells
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._scan_cells import FEWEST, check_sides, normalised, some_rows
 from scgenot.coupling._solve import solve_coupling
+from scgenot.coupling.quadratic._race import SAME_PLAN
 
 EPSILONS = {"linear": (0.1, 0.05, 0.02, 0.01, 0.005), "quadratic": (0.02, 0.01, 0.005, 0.002)}
 # Two subsets of this share have .64 of the cells in common.
@@ -29,7 +30,6 @@ SPREAD = 0.05
 # Distinct optima whose objectives differ by less than this share cannot be told apart by them: subsets of SNARE-seq have gaps
 # of .0001, and end in either.
 _GAP = 1e-3
-_SAME_PLAN = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +195,7 @@ def _plan(coupling: PotentialCoupling) -> Float[np.ndarray, "n m"]:
 
 def _gap(starts: Sequence) -> float:
     """Return by which share the next start that was followed to another plan is worse, where starts are compared."""
-    others = [start.sharp for start in starts[1:] if start.polished and start.overlap < _SAME_PLAN]
+    others = [start.sharp for start in starts[1:] if start.polished and start.overlap < SAME_PLAN]
     return float((min(others) - starts[0].sharp) / abs(starts[0].sharp)) if others else float("inf")
 
 

@@ -99,7 +99,7 @@ def _is_lost(found: ExtendedCoupling) -> bool:
         f"{violation:.2g}. The problem is solved over all cells instead, as with `coupling`='global', which takes longer. Try a larger "
         "`epsilon`, or more `n_cells`.",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return True
 

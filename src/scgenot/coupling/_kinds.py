@@ -114,8 +114,9 @@ class Extended(_Options):
     n_sweeps
         How often further cells are averaged in, at most.
     tolerance
-        Sweeps end when the marginals are off by less than this, in total variation times two, as measured on cells that were not
-        used. Sampling shows in it; what it costs is on the page about scale.
+        Sweeps end when the marginals are off by less than this (L1 distance), as measured on cells that were not used. Sampling shows
+        in it; what it costs is on the page about scale. A plan whose marginals stay off by more than 1.5 is given up with a warning,
+        and the problem solved over all cells.
     max_iterations
         Sinkhorn iterations between the cells that are solved over, at most.
     n_draws

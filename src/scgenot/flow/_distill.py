@@ -24,7 +24,7 @@ from scgenot._random import normal, random_bits, related
 from scgenot.flow._config import DistillConfig, TrainConfig
 from scgenot.flow._path import Path
 from scgenot.flow._result import Params
-from scgenot.flow._trainer import TrainState, _initial_state, _optimizer, learning_rates
+from scgenot.flow._trainer import TrainState, adam, initial_state, learning_rates
 
 _MAX_GRAD_NORM = 1.0
 # Streams of random bits beside that of the steps.
@@ -103,7 +103,7 @@ def distill_velocity(
     RuntimeError
         If the loss is not finite: nothing was learned.
     """
-    state = _initial_state(_MAX_GRAD_NORM, 1, start_from(params, large[1]))
+    state = initial_state(_MAX_GRAD_NORM, 1, start_from(params, large[1]))
     rates = learning_rates(TrainConfig(max_steps=config.max_steps, learning_rate=config.learning_rate))
     # On the host: rows of a few million cells would have no use on the device.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
@@ -210,7 +210,7 @@ def _run_steps(
     count: int | Int[Array, ""],
 ) -> tuple[TrainState, Float[Array, " steps"]]:
     """Run `count` optimisation steps without leaving the device; return the state and the losses."""
-    optimizer, intervals = _optimizer(_MAX_GRAD_NORM), len(pool.states) - 1
+    optimizer, intervals = adam(_MAX_GRAD_NORM), len(pool.states) - 1
 
     def loss_of(params: Any, rows: Any, begin: Any, end: Any) -> Float[Array, ""]:
         model = nnx.merge(graphdef, params)

@@ -133,7 +133,7 @@ def train_velocity(
     The weights and the history. An interrupted or diverging training returns the last good weights and says so.
     """
     path = path or NoiseToTarget()
-    state = _initial_state(config.max_grad_norm, n_models, params)
+    state = initial_state(config.max_grad_norm, n_models, params)
     pair_key, step_key = keys(key, 2)
     batches = coupling.pairs(pair_key, batch_size=config.batch_size, steps=config.check_every)
     rates = learning_rates(config)
@@ -188,14 +188,15 @@ def learning_rates(config: TrainConfig) -> Float[np.ndarray, " steps"]:
     return (config.learning_rate * rise * decay).astype(np.float32)
 
 
-def _optimizer(max_grad_norm: float) -> optax.GradientTransformation:
-    # Adam's direction only; the learning rate is applied in the step, so that no schedule is compiled in.
+def adam(max_grad_norm: float) -> optax.GradientTransformation:
+    """Return Adam's direction only: the learning rate is applied in the step, so that no schedule is compiled in."""
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam())
 
 
 @partial(jax.jit, static_argnames=("max_grad_norm", "n_models"))
-def _initial_state(max_grad_norm: float, n_models: int, params: Params) -> TrainState:
-    init = _optimizer(max_grad_norm).init
+def initial_state(max_grad_norm: float, n_models: int, params: Params) -> TrainState:
+    """Return the state before the first step."""
+    init = adam(max_grad_norm).init
     return TrainState(params, params, init(params) if n_models == 1 else jax.vmap(init)(params))
 
 
@@ -227,7 +228,7 @@ def _run_steps(
     count: int | Int[Array, ""],
 ) -> tuple[TrainState, Float[Array, " steps"]]:
     """Run `count` optimisation steps without leaving the device; return the state and the losses."""
-    optimizer = _optimizer(max_grad_norm)
+    optimizer = adam(max_grad_norm)
     i, j, block = pairs
 
     def loss_of(params, x, y, z, t, rows):

@@ -252,15 +252,15 @@ class GENOTSolver(Method):
         key: jax.Array,
         x: Float[np.ndarray, "n dx"],
         condition: Float[Array | np.ndarray, "..."] | None,
-        n_steps: int,
+        steps: int,
         config: DistillConfig,
         *,
         progress_bar: bool = True,
     ) -> tuple[GENOTSolver, dict[str, tuple[list[int], list[float]]]]:
         """Learn a field that takes one or a few large steps where this one takes many; see :meth:`Method.distill`."""
         weights, x = self.trained(), self.cells(x)
-        if n_steps not in (allowed := [2**k for k in range(5) if config.teacher_steps % 2**k == 0]):
-            raise ValueError(f"`n_steps` must be one of {allowed}, got {n_steps!r}: 1, 2 or 4 are few steps.")
+        if steps not in (allowed := [2**k for k in range(5) if config.teacher_steps % 2**k == 0]):
+            raise ValueError(f"`steps` must be one of {allowed}, got {steps!r}: 1, 2 or 4 are few steps.")
         c = self.condition_rows(condition, len(x))
         if weights.condition_units is not None:
             c = weights.condition_units.on_host(c)
@@ -278,7 +278,7 @@ class GENOTSolver(Method):
                 weights.source_units.on_host(x),
                 c,
                 self.target_dim,
-                n_steps,
+                steps,
                 config,
                 progress_bar=progress_bar,
             )
@@ -286,7 +286,7 @@ class GENOTSolver(Method):
             history = history or losses
         distilled = found[0] if self.n_models == 1 else jax.tree.map(lambda *ones: jnp.stack(ones), *found)
         weights = dataclasses.replace(weights, distilled=distilled)
-        return dataclasses.replace(self, weights=weights, distilled_steps=n_steps), history
+        return dataclasses.replace(self, weights=weights, distilled_steps=steps), history
 
     def _distilled(self, ode: ODEConfig) -> bool:
         """Return whether the distilled field is asked for; raise unless it was made for so many steps."""

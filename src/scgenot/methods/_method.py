@@ -175,12 +175,12 @@ class Method(abc.ABC):
         key: jax.Array,
         x: Float[np.ndarray, "n dx"],
         condition: Float[Array | np.ndarray, "..."] | None,
-        n_steps: int,
+        steps: int,
         config: DistillConfig,
         *,
         progress_bar: bool = True,
     ) -> tuple[Method, dict[str, tuple[list[int], list[float]]]]:
-        """Learn to sample in up to `n_steps` large steps what now takes many.
+        """Learn to sample in up to `steps` large steps what now takes many.
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class Method(abc.ABC):
             Source cells, in the user's units, to learn it for.
         condition
             As in :meth:`sample`.
-        n_steps
+        steps
             The most steps that samples will be taken in, a power of two.
         config
             Steps, pool, schedule.

@@ -17,7 +17,7 @@ from scgenot.flow import DistillConfig
 from scgenot.model._cells import Cells, check_is_trained
 from scgenot.model._conditions import answer
 from scgenot.model._problem import with_options
-from scgenot.model._training import _history
+from scgenot.model._training import history_frames
 
 if TYPE_CHECKING:
     from scgenot.model._base import TransportModel
@@ -46,7 +46,7 @@ def distill(
     Parameters
     ----------
     steps
-        The most steps that samples will be taken in: 1, 2 or 4. 4 learns 1 and 2 as well.
+        The most steps that samples will be taken in: 1, 2, 4, ..., a power of two that divides `teacher_steps`. 4 learns 1 and 2 as well.
     adata, indices
         Source cells to learn it for, as in :meth:`sample`: those of the model's data by default. Only source cells are seen, so that
         cells that are to be mapped later may be among them.
@@ -85,7 +85,7 @@ def distill(
     values, rows = _joined(list(found.values()) if isinstance(found, dict) else [found], host_rng(key))
     method, history = model._method.distill(key, values, rows, int(steps), config, progress_bar=progress_bar)
     model._method = method
-    model.history_ = dict(model.history_ or {}) | _history(history)
+    model.history_ = dict(model.history_ or {}) | history_frames(history)
 
 
 def _joined(

@@ -274,7 +274,7 @@ def learn(
     model._regions = None
     model._source_reference = reference_cells(source)
     model._coupling_diagnostics = [] if coupling is None else summary_rows(coupling.diagnostics)
-    model.history_ = _history(result.history)
+    model.history_ = history_frames(result.history)
     model._remember(trained_on)
     model.steps_, model.stopped_ = result.steps, result.stopped
     model.is_trained_ = True
@@ -283,6 +283,7 @@ def learn(
 def train_config_of(
     found: TransportData, max_epochs: int | None, max_steps: int | None, options: dict[str, Any]
 ) -> TrainConfig:
+    """Return how to train, from the arguments of :meth:`train`; raise where they contradict each other."""
     if max_epochs is not None and max_steps is not None:
         raise ValueError(f"give `max_epochs` or `max_steps`, not both (got {max_epochs!r} and {max_steps!r}).")
     if options.get("early_stopping") and not found.split.holds_out:
@@ -319,7 +320,8 @@ def _on(accelerator: str, devices: int | str) -> contextlib.AbstractContextManag
         raise ValueError(one_of("accelerator", accelerator, there)) from None
 
 
-def _history(recorded: dict[str, tuple[list[int], list[float]]]) -> dict[str, pd.DataFrame]:
+def history_frames(recorded: dict[str, tuple[list[int], list[float]]]) -> dict[str, pd.DataFrame]:
+    """Return what was recorded as scvi-tools does: a data frame each, by step."""
     return {
         name: pd.DataFrame({name: values}, index=pd.Index(steps, name="step"))
         for name, (steps, values) in recorded.items()

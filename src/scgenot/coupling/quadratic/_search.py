@@ -107,7 +107,8 @@ def search(
             _follow(start, whole, sharp, limits, progress, exactly=start in tied)
             progress.advance()
     else:
-        _finish(kept[0], whole, limits, progress)
+        for start in tied:
+            _finish(start, whole, limits, progress)
     # Where starts tie, the epsilon that is asked for decides.
     winner = min(tied, key=lambda start: value(start.state))
     for start in kept:
@@ -210,7 +211,7 @@ def _give_way(start: _Start, better: _Start, starts: list[_Start]) -> None:
 
 
 def _finish(start: _Start, problem: QuadraticProblem, limits: Limits, progress: Progress) -> None:
-    """Polish the best start until its plan stands still: the race goes on only until it is clear that it is the best."""
+    """Polish a start until its plan stands still: the race goes on only until it is clear which are the best."""
     left = limits.linearisations - start.iterations
     if not start.converged and left > 0:
         start.state, more, start.converged = polish(
@@ -223,21 +224,21 @@ def _follow(
     start: _Start, whole: QuadraticProblem, sharp: float, limits: Limits, progress: Progress, exactly: bool
 ) -> None:
     """Warm a polished start up to the epsilon of the problem, and polish it there; one that has lost only until its value is known."""
-    epsilon, state, sums = float(whole.epsilon), start.state, 0
+    epsilon, state, done = float(whole.epsilon), start.state, 0
     steps = np.geomspace(sharp, epsilon, 1 + int(np.ceil(np.log(epsilon / sharp) / np.log(_FOLLOW))))
     few = limits._replace(linearisations=min(_ON_THE_WAY, limits.linearisations))
     for before, after in zip(steps, steps[1:], strict=False):
         state = state.scaled(float(before / after))
         if after != steps[-1]:
             state, _, _ = polish(whole.at(float(after)), state, few, progress)
-    settled, fell = False, np.inf
-    while not settled and sums < limits.linearisations and (exactly or fell > _KNOWN * abs(value(state))):
-        most = limits.linearisations - sums
+    settled, moved = False, np.inf
+    while not settled and done < limits.linearisations and (exactly or moved > _KNOWN * abs(value(state))):
+        most = limits.linearisations - done
         some = limits._replace(linearisations=most if exactly else min(A_CALL, most))
         at = value(state)
         state, more, settled = polish(whole, state, some, progress)
-        sums, fell = sums + more, abs(value(state) - at)
-    start.state, start.iterations, start.converged = state, sums, settled
+        done, moved = done + more, abs(value(state) - at)
+    start.state, start.iterations, start.converged = state, done, settled
 
 
 def _reports(starts: list[_Start], winner: _Start) -> tuple[StartReport, ...]:
