@@ -83,6 +83,9 @@ BENCHMARKS = {
         Benchmark("genes", "benchmarks.genes", "Are changes of genes predicted, and their intervals right?"),
         Benchmark("uncertainty", "benchmarks.uncertainty", "Does uncertainty tell which predictions are wrong?"),
         Benchmark("unbalanced", "benchmarks.unbalanced", "Does growth tell which cells have no counterpart?"),
+        Benchmark("few_steps", "benchmarks.few_steps", "What is lost where samples take one or two steps?"),
+        Benchmark("scale", "benchmarks.scale", "What do very many cells take, and what is lost by it?"),
+        Benchmark("reading", "benchmarks.reading", "How much memory does a model take whose counts stay on disk?"),
     )
 }
 

@@ -8,11 +8,14 @@ do, since memory is asked for, and it does not grow with either. ``--coupling gl
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -21,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._common import parser, peak_memory_gib, report
+from benchmarks._tables import Row, Table
 
 _GROUPS, _BLOCK, _FEATURES = 10, 1000, 50
 
@@ -81,7 +85,45 @@ def measured(path: str, how: str, options) -> list[dict]:
     return rows
 
 
-def main() -> None:
+def rows(seed: int, quick: bool) -> Iterator[Table]:
+    """Yield the table for the harness; the cells are the same for all seeds, since memory does not depend on them."""
+    words = ["--cells", "2000", "--genes", "2000", "--detected", "100", "--max-steps", "5"] if quick else []
+    options, lines = arguments().parse_args(words), []
+    with written(options) as (path, size):
+        for how in options.how:
+            for one in in_a_process(path, how, words):
+                labels = {"opened": how, "up to": one["stage"]}
+                role = "floor" if one["stage"] == "imported" else "solver"
+                lines.append(Row(labels, {"peak GiB": one["GiB"]}, role, seconds=one["s"]))
+    # Nothing is learned from memory: to hold the counts beside the libraries is what takes no thought.
+    held = lines[0].values["peak GiB"] + size
+    lines.append(Row({"opened": "in memory", "up to": "read"}, {"peak GiB": held}, "baseline"))
+    yield Table(f"{options.cells} cells x {options.genes} genes, sparse counts of {size:.2f} GiB", lines)
+
+
+@contextlib.contextmanager
+def written(options: argparse.Namespace) -> Iterator[tuple[Path, float]]:
+    """Yield the path of the file, written if it is not there, and the GiB of its counts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(options.folder or temporary) / f"cells{options.cells}x{options.genes}.h5ad"
+        if not path.is_file():
+            # Under another name until it is whole: one that was interrupted is not taken for it.
+            part = path.with_suffix(".part")
+            generate(part, options.cells, options.genes, options.detected, np.random.default_rng(0))
+            part.rename(path)
+        with h5py.File(path) as file:
+            size = sum(one.size * one.dtype.itemsize for one in file["X"].values()) / 2**30
+        yield path, size
+
+
+def in_a_process(path: Path, how: str, words: Sequence[str]) -> list[dict]:
+    """Return the stages of one way to open the file, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.reading", *words, "--measure", str(path), how]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--cells", type=int, default=200_000, help="of both populations")
     arguments.add_argument("--genes", type=int, default=20_000)
@@ -95,24 +137,19 @@ def main() -> None:
         "--folder", default=None, help="where the file is written, and left; a temporary one by default"
     )
     arguments.add_argument("--measure", nargs=2, default=None, metavar=("FILE", "HOW"), help="of one process")
-    options = arguments.parse_args()
+    return arguments
+
+
+def main() -> None:
+    options = arguments().parse_args()
     if options.measure:
         print(json.dumps(measured(*options.measure, options)))
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(options.folder or temporary) / f"cells{options.cells}x{options.genes}.h5ad"
-        if not path.is_file():
-            # Under another name until it is whole: one that was interrupted is not taken for it.
-            part = path.with_suffix(".part")
-            generate(part, options.cells, options.genes, options.detected, np.random.default_rng(0))
-            part.rename(path)
-        with h5py.File(path) as file:
-            size = sum(one.size * one.dtype.itemsize for one in file["X"].values()) / 2**30
+    with written(options) as (path, size):
         for how in options.how:
-            command = [sys.executable, "-m", "benchmarks.reading", *sys.argv[1:], "--measure", str(path), how]
-            found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+            found = in_a_process(path, how, sys.argv[1:])
             title = f"{how}: {options.cells} cells x {options.genes} genes, counts of {size:.2f} GiB, coupling {options.coupling}"
-            report(pd.DataFrame(json.loads(found)).set_index("stage"), title, options.json)
+            report(pd.DataFrame(found).set_index("stage"), title, options.json)
 
 
 if __name__ == "__main__":
