@@ -31,7 +31,7 @@ class ConditionSpec:
     source
         The category of untreated cells: in a slot it stands for nothing.
     target
-        The category of treated cells, where there is one.
+        The category of treated cells, where there is one; between whole modalities, that of the target.
     population_key
         Column of both categories.
     reversed
@@ -63,6 +63,8 @@ class ConditionSpec:
             return cls({}, {}, (STEP,), (), None, population_key=course.key, reversed=course.backwards, course=course)
         given, context = arguments.get("condition_keys"), tuple(arguments.get("context_keys") or ())
         match, source, target = arguments.get("match_keys"), arguments.get("source"), arguments.get("target")
+        # Where whole modalities are mapped, what cells become is the other modality.
+        called = arguments.get("target_modality") if target is None else target
         single = (source is not None and target is not None) or "source_modality" in arguments
         backwards = source is None and not single
         if given is None and not context and single and not match:
@@ -76,7 +78,7 @@ class ConditionSpec:
             context,
             context if match is None else tuple(match),
             target if backwards else source,
-            source if backwards else target,
+            source if backwards else called,
             arguments.get("population_key"),
             backwards,
         )

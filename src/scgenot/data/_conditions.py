@@ -158,8 +158,9 @@ def perturbations(
     nothing = ~filled.any(axis=1) if spec.covariates else np.zeros(n, bool)
     if nothing.any() and not may_be_empty:
         raise ValueError(
-            f"{int(nothing.sum())} target cells have no perturbation: all their slots in {where} are empty, hold the source's "
-            f"category {spec.source!r}, or have a dose of 0 (the first is row {int(np.flatnonzero(nothing)[0])} of these "
+            f"{int(nothing.sum())} target cells have no perturbation: all their slots in {where} are empty"
+            + ("" if spec.source is None else f", hold the source's category {spec.source!r},")
+            + f" or have a dose of 0 (the first is row {int(np.flatnonzero(nothing)[0])} of these "
             "cells). Give them the source's category in `population_key`, or fill the slots."
         )
     frame = pd.DataFrame(kept, index=range(n))

@@ -181,12 +181,7 @@ def setup_anndata(
             "Give source_rep='X', or leave `layer` out."
         )
     arguments = check_condition_arguments(arguments)
-    given = "source_distances" if source_distances is not None else "target_distances"
-    if ConditionSpec.from_arguments(arguments) is not None and arguments[given] is not None:
-        raise ValueError(
-            f"`{given}`={arguments[given]!r}: precomputed costs do not go together with conditions or `match_keys`. Leave the "
-            "costs out, and give a `cost` to the model."
-        )
+    _refuse_costs_with_conditions(arguments)
     _set_up(cls, adata, arguments, kwargs, "setup_anndata")
 
 
@@ -206,6 +201,10 @@ def setup_mudata(
     population_key: str | None = None,
     source: Hashable | None = None,
     target: Hashable | None = None,
+    condition_keys: Mapping[str, Sequence[str] | str] | None = None,
+    condition_reps: Mapping[str, str] | None = None,
+    context_keys: Sequence[str] | str = (),
+    match_keys: Sequence[str] | str | None = None,
     **kwargs: Any,
 ) -> None:
     """Say which modalities of a MuData are mapped. Only ``mdata.uns`` gets two identifiers of scvi-tools.
@@ -233,6 +232,10 @@ def setup_mudata(
         Keys of ``obsp`` of the two modalities with precomputed costs within them, used in place of `cost`.
     population_key, source, target
         Column of ``obs``, and its categories, to take only some cells of each modality; all if ``None``.
+    condition_keys, condition_reps, context_keys, match_keys
+        As in :meth:`setup_anndata`, in ``obs`` of the modality or of `mdata`: what was done to the target modality's cells, and in which
+        columns both agree. With ``match_keys="donor"``, cells of one donor are matched with cells of the same donor, by one plan
+        a donor. Numbers are doses; of categories only a missing value is an empty slot, unless `source` is given.
 
     Raises
     ------
@@ -264,6 +267,8 @@ def setup_mudata(
             f"`source_modality` and `target_modality` must be two modalities, got {source_modality!r} for both. "
             "Within one modality, tell populations apart with `population_key`, `source` and `target`."
         )
+    arguments = check_condition_arguments(arguments)
+    _refuse_costs_with_conditions(arguments)
     refuse_views(mdata, PopulationSpec.from_arguments(arguments))
     _set_up(cls, mdata, arguments, kwargs, "setup_mudata")
 
@@ -312,6 +317,15 @@ def _set_up(
     manager = manager_for(PopulationSpec.from_arguments(arguments), registry_arguments)
     manager.register_fields(data, source_registry)
     cls.register_manager(manager)
+
+
+def _refuse_costs_with_conditions(arguments: Mapping[str, Any]) -> None:
+    given = next((name for name in ("source_distances", "target_distances") if arguments[name] is not None), None)
+    if given is not None and ConditionSpec.from_arguments(arguments) is not None:
+        raise ValueError(
+            f"`{given}`={arguments[given]!r}: precomputed costs do not go together with conditions or `match_keys`. Leave the "
+            "costs out, and give a `cost` to the model."
+        )
 
 
 def _refuse_unknown(cls: type[TransportModel], kwargs: dict[str, Any], method: str) -> None:
