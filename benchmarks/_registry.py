@@ -44,6 +44,7 @@ BENCHMARKS = {
     one.name: one
     for one in (
         Benchmark("speed", "benchmarks.speed", "How fast are training and sampling on this machine?"),
+        Benchmark("profile", "benchmarks.profile", "Where do a training step and a pass over costs spend their time?"),
         Benchmark("gaussian", "benchmarks.gaussian", "Are learned conditional laws those of the closed forms?"),
         *(
             Benchmark(
