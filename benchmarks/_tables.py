@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import math
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -278,25 +277,16 @@ def measured() -> Iterator[Meter]:
     On Linux the process's high-water mark is set back at the start, so that a block does not inherit the memory of those before. Where
     that cannot be done the peak is that of the process so far. Not to be nested: the inner block would set back the outer one's mark.
     """
-    reset = _reset_peak()
+    _reset_peak()
     meter, started, cores = Meter(), time.perf_counter(), time.process_time()
     try:
         yield meter
     finally:
         meter.seconds, meter.core_seconds = time.perf_counter() - started, time.process_time() - cores
-        meter.peak_gib = _peak_gib() if reset else peak_memory_gib()
+        meter.peak_gib = peak_memory_gib()
 
 
-def _reset_peak() -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
+def _reset_peak() -> None:
+    # Elsewhere the mark stays: there is no such file, or it may not be written.
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _peak_gib() -> float:
-    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**20

@@ -56,7 +56,7 @@ def options_of(words: list[str] | None = None):
     if unknown := set(options.cases) - set(CASES):
         arguments.error(f"there is no case {sorted(unknown)}; there are {', '.join(CASES)}")
     if options.quick:
-        options.steps, options.hidden, options.max_folds = 300, [64, 64, 64], options.max_folds or 4
+        options.steps, options.hidden, options.max_folds = min(options.steps, 300), [64, 64, 64], options.max_folds or 4
     options.training = Training(
         options.steps,
         options.batch_size,
@@ -77,7 +77,18 @@ _BASELINES = "nothing|mean shift|additive|nearest context|same context|independe
 
 def rows(seed: int, quick: bool) -> Iterator[Table]:
     """Yield the tables of one seed for the harness."""
-    options = options_of(["--quick", "--max-folds", "1", "--steps", "100", "--store", ""] if quick else [])
+    small = [
+        "--quick",
+        "--max-folds",
+        "2",
+        "--steps",
+        "50",
+        "--store",
+        "",
+        "--kinds",
+        "GENOT, all, context by controls",
+    ]
+    options = options_of(small if quick else [])
     options.seeds = [seed]
     for name in ["cytof"] if quick else ["cytof", "gbm", "kang"]:
         found = next(iter(screens.run(name, options).values()))

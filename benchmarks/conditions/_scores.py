@@ -56,7 +56,9 @@ def table(folds: Sequence[dict]) -> pd.DataFrame:
         means = column(name, "mean")
         row["Pearson, control"] = effect_correlation(means - controls, observed - controls)
         row["Pearson, treated"] = effect_correlation(means - treated, observed - treated)
-        row["discrimination"] = discrimination_score(means - controls, observed - controls).mean()
+        # Among one condition there is nothing to tell apart.
+        if len(folds) > 1:
+            row["discrimination"] = discrimination_score(means - controls, observed - controls).mean()
         within = [contexts == one for one in np.unique(contexts) if np.sum(contexts == one) > 1]
         if within:
             scores = [discrimination_score((means - controls)[one], (observed - controls)[one]) for one in within]
