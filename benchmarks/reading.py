@@ -46,7 +46,7 @@ def generate(path: Path, cells: int, genes: int, detected: int, rng: np.random.G
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": np.array([cells, genes])})
         wide = genes // detected
         for name, kind in (("data", "f4"), ("indices", "i4")):
-            x.create_dataset(name, shape=(cells * detected,), dtype=kind, chunks=(2**18,))
+            x.create_dataset(name, shape=(cells * detected,), dtype=kind, chunks=(min(2**18, cells * detected),))
         for start in range(0, cells, _BLOCK):
             some = slice(start, min(start + _BLOCK, cells))
             # One gene of each of `detected` runs of neighbours: ascending and each once, without sorting. Each run is of one group.
