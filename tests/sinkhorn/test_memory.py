@@ -15,7 +15,7 @@ COST = resolve_cost("sqeuclidean")
 @pytest.mark.parametrize(("n", "m"), [(8192, 6144), (6144, 8192)])
 def test_iterations_hold_a_few_blocks_of_costs(n, m):
     def iterations(x, y, log_a, log_b, u, v):
-        return _steps(Geometry(x, y, 10.0, COST), log_a, log_b, u, v, (1.0, 1.0), (32, 32), 5, 1e-3)
+        return _steps(Geometry(x, y, 10.0, COST), log_a, log_b, u, v, (1.0, 1.0), (32, 32), 5, 1e-3, True)
 
     # Compiled, not run.
     shapes = (n, 2), (m, 2), (n,), (m,), (n,), (m,)

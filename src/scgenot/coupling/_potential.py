@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from scipy.sparse import csr_array
 from scipy.special import kl_div
 
+from scgenot._blocks import ENTRIES
 from scgenot._random import random_bits, related
 from scgenot._sampling import host_rng, systematic
 from scgenot._sizes import pad_edge, pad_with, padded_cells, padded_size
@@ -210,7 +211,10 @@ class PotentialCoupling(Coupling):
             source, target = self.lift[0](source, own[0]), self.lift[1](target, own[1])
         source, target = jax.device_put(source), jax.device_put(target)
         to_target = dataclasses.replace(old, y=_padded(target), matrix=None)
-        v = _damped(config.tau_target, soft_min_rows(to_target.T, self._column_weights), len(target))
+        # Stored where those of the coupled cells are: the same compiled programs then do for both.
+        stores = old.matrix is not None and len(source) * len(target) <= ENTRIES
+        kept = lambda geometry: geometry.stored() if stores else geometry
+        v = _damped(config.tau_target, soft_min_rows(kept(to_target.T), self._column_weights), len(target))
         to_source = dataclasses.replace(old, x=_padded(source), matrix=None)
         weights = self._row_weights
         if config.tau_source == 1.0:
@@ -218,10 +222,10 @@ class PotentialCoupling(Coupling):
             to_source = dataclasses.replace(to_source, y=to_target.y)
             with np.errstate(divide="ignore"):
                 weights = _padded(np.asarray(v) + np.log(np.asarray(b)), fill=-np.inf)
-        u = _damped(config.tau_source, soft_min_rows(to_source, weights), len(source))
+        u = _damped(config.tau_source, soft_min_rows(kept(to_source), weights), len(source))
         return dataclasses.replace(
             self,
-            geometry=dataclasses.replace(old, x=source, y=target, matrix=None),
+            geometry=kept(dataclasses.replace(old, x=source, y=target, matrix=None)),
             a=a,
             b=b,
             potentials=dataclasses.replace(self.potentials, u=u, v=v, iterations=0),

@@ -30,6 +30,7 @@ from scgenot.data import (
     weights_among,
 )
 from scgenot.flow import HeldOut, TrainConfig, Unseen, reference_rows
+from scgenot.flow._trainer import keys
 from scgenot.methods import FitData
 from scgenot.model._conditions import known, settle, unseen_conditions
 from scgenot.model._coupling_summary import summary_rows
@@ -125,7 +126,7 @@ def train(
     ):
         raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
     with _on(accelerator, devices):
-        split_key, solve_key, fit_key = jax.random.split(as_key(rng), 3)
+        split_key, solve_key, fit_key = keys(as_key(rng), 3)
         split_rng = host_rng(split_key)
         unseen = unseen_conditions(found, validation_conditions, split_rng)
         found = hold_out(found, split_rng, float(validation_size), unseen)

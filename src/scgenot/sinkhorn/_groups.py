@@ -124,10 +124,12 @@ def grouped_potentials(
 def _iterate(geometry: Geometry, log_a, log_b, v, taus, widths: tuple[int, int], stage: Stage, progress: Progress):
     n, m = geometry.shape
     per_call, done, violation = max(int(_ENTRIES_A_CALL / (n * m)), 1), 0, float("inf")
-    u, v, _ = _half(geometry, log_a, log_b, np.zeros(n, np.float32), v, taus, widths[1])
+    u = None
     while done < stage.max_iterations and violation > stage.tolerance:
         most = min(per_call, stage.max_iterations - done)
-        u, v, seen, steps = _steps(geometry, log_a, log_b, u, v, taus, widths, most, stage.tolerance)
+        first = u is None
+        u = np.zeros(n, np.float32) if first else u
+        u, v, seen, steps = _steps(geometry, log_a, log_b, u, v, taus, widths, most, stage.tolerance, first)
         done, violation = done + int(steps), float(seen)
         progress.advance(int(steps), violation=violation)
         if not np.isfinite(violation):
@@ -136,18 +138,25 @@ def _iterate(geometry: Geometry, log_a, log_b, v, taus, widths: tuple[int, int],
 
 
 @partial(jax.jit, static_argnames="widths")
-def _steps(geometry: Geometry, log_a, log_b, u, v, taus, widths: tuple[int, int], n_steps, tolerance):
-    def step(state):
+def _steps(geometry: Geometry, log_a, log_b, u, v, taus, widths: tuple[int, int], n_steps, tolerance, first):
+    """Iterate; at `first`, when there is no row potential yet, from half an iteration that finds one."""
+    turned = geometry.T
+
+    def columns_half(state):
         u, v, _, done = state
-        v, u, columns = _half(geometry.T, log_b, log_a, v, u, taus[::-1], widths[0])
+        v, u, columns = _half(turned, log_b, log_a, v, u, taus[::-1], widths[0])
+        return u, v, columns, done
+
+    def step(state):
+        # In the loop, and not before it: it would be compiled once more.
+        u, v, columns, done = jax.lax.cond(state[3] < 0, lambda state: state, columns_half, state)
         u, v, rows = _half(geometry, log_a, log_b, u, v, taus, widths[1])
         return u, v, jnp.maximum(rows, columns), done + 1
 
     unfinished = lambda state: (state[3] < n_steps) & (state[2] > tolerance)
-    return jax.lax.while_loop(unfinished, step, (u, v, jnp.inf, 0))
+    return jax.lax.while_loop(unfinished, step, (u, v, jnp.inf, -jnp.asarray(first, jnp.int32)))
 
 
-@partial(jax.jit, static_argnames="width")
 def _half(geometry: Geometry, log_a, log_b, u, v, taus, width: int):
     """Make rows exact together with the masses of groups of columns."""
     sums = soft_min_groups(geometry, v + log_b, width)
