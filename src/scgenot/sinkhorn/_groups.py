@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._devices import gathered
 from scgenot._progress import SILENT, Progress
 from scgenot._sizes import pad_with, padded_size
 from scgenot.sinkhorn._geometry import Geometry, soft_min_groups
@@ -167,7 +168,7 @@ def _half(geometry: Geometry, log_a, log_b, u, v, taus, width: int):
     most = max(_FEWEST_BALANCINGS, int(_BALANCING_SHARE * len(v) / sums.shape[1]))
     unfinished = lambda state: (state[0] < most) & (state[2] > _BALANCING_TOLERANCE * jnp.minimum(violation, 1.0))
     _, shift, _ = jax.lax.while_loop(unfinished, balance, (0, jnp.zeros(sums.shape[1]), jnp.inf))
-    u = -taus[0] * jax.nn.logsumexp(sums + shift, axis=1)
+    u = gathered(geometry.devices, -taus[0] * jax.nn.logsumexp(sums + shift, axis=1))
     return u, v + jnp.repeat(shift, width)[: len(v)], violation
 
 
