@@ -145,7 +145,7 @@ def _steps(geometry: Geometry, log_a, log_b, u, v, taus, widths: tuple[int, int]
         return u, v, jnp.maximum(rows, columns), done + 1
 
     unfinished = lambda state: (state[3] < n_steps) & (state[2] > tolerance)
-    return jax.lax.while_loop(unfinished, step, (u, v, jnp.inf, 0))
+    return gathered(geometry.devices, jax.lax.while_loop(unfinished, step, (u, v, jnp.inf, 0)))
 
 
 @partial(jax.jit, static_argnames="width")
@@ -168,8 +168,8 @@ def _half(geometry: Geometry, log_a, log_b, u, v, taus, width: int):
     most = max(_FEWEST_BALANCINGS, int(_BALANCING_SHARE * len(v) / sums.shape[1]))
     unfinished = lambda state: (state[0] < most) & (state[2] > _BALANCING_TOLERANCE * jnp.minimum(violation, 1.0))
     _, shift, _ = jax.lax.while_loop(unfinished, balance, (0, jnp.zeros(sums.shape[1]), jnp.inf))
-    u = gathered(geometry.devices, -taus[0] * jax.nn.logsumexp(sums + shift, axis=1))
-    return u, v + jnp.repeat(shift, width)[: len(v)], violation
+    u = -taus[0] * jax.nn.logsumexp(sums + shift, axis=1)
+    return gathered(geometry.devices, (u, v + jnp.repeat(shift, width)[: len(v)], violation))
 
 
 def _group_sums(log_weights: Float[Array | np.ndarray, " m"], width: int) -> Float[Array, " groups"]:
