@@ -133,8 +133,8 @@ class GENOTSolver(Method):
             coupling_key = keys(key, 5)[0]
             options = {"kind": coupling_kind, "config": coupling_config, "devices": devices}
             coupling = solve_coupling(coupling_key, source, target, **options)
-        dims = np.shape(source)[1], np.shape(target)[1]
-        blank = cls(*dims, flow_config or FlowConfig(), devices=Devices.of(devices))
+        dims, shared_by = (np.shape(source)[1], np.shape(target)[1]), Devices.of(devices)
+        blank = cls(*dims, flow_config or FlowConfig(), devices=shared_by)
         data = FitData(source, target, coupling, held_out=held_out)
         learned, result = blank.learn(key, data, train_config or TrainConfig(), progress_bar=progress_bar)
         return learned, result, coupling
@@ -249,9 +249,8 @@ class GENOTSolver(Method):
         check_count("n_samples", n_samples)
         x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        options = {"rows": rows, "path": self.path, "conditions": self.condition_rows(condition, len(x))}
-        options["devices"] = self.devices
-        ode = ode or ODEConfig()
+        options = {"rows": rows, "path": self.path, "devices": self.devices}
+        options["conditions"], ode = self.condition_rows(condition, len(x)), ode or ODEConfig()
         graphdef = self._large_steps[0] if self._distilled(ode) else self.graphdef
         return sample_blocks(graphdef, weights, as_key(rng), x, ids, int(n_samples), ode, **options)
 
