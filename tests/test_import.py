@@ -25,7 +25,7 @@ HOUSE = (
     ("pl",),
     ("__main__", "_commands", "_demo", "_demo_perturbation"),
 )
-SHARED = {"_blocks", "_messages", "_progress", "_random", "_rng", "_sampling", "_sizes", "_version"}
+SHARED = {"_blocks", "_devices", "_messages", "_progress", "_random", "_rng", "_sampling", "_sizes", "_version"}
 FLOORS = dict.fromkeys(sorted(SHARED), frozenset()) | {
     room: frozenset(name for below in HOUSE[:number] for name in below) | (set(floor) if "__main__" in floor else set())
     for number, floor in enumerate(HOUSE)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._devices import Devices
 from scgenot._progress import Progress
 from scgenot._sampling import host_rng, systematic, weighted_subset
 from scgenot.coupling._base import Diagnostics
@@ -43,6 +44,7 @@ def extended_coupling(
     config: CouplingConfig,
     *,
     progress: Progress | None = None,
+    devices: Devices | None = None,
 ) -> PotentialCoupling:
     """Solve the linear problem over some cells, and extend it to all.
 
@@ -50,14 +52,16 @@ def extended_coupling(
     ----------
     key
         Chooses cells.
-    source, target, a, b, config, progress
+    source, target, a, b, config, progress, devices
         As in :func:`scgenot.coupling._global_linear.linear_coupling`.
     """
     geometry, lift, scale = linear_costs(key, source, target, config)
+    geometry = geometry.shared_by(devices)
     found = _extended(key, geometry, a, b, config, ("linear, extended", scale, lift, ()), progress=progress)
     if not _is_lost(found):
         return found
-    return linear_coupling(key, source, target, a, b, _over_all_cells(config, "linear"), progress=progress)
+    config = _over_all_cells(config, "linear")
+    return linear_coupling(key, source, target, a, b, config, progress=progress, devices=devices)
 
 
 def extended_quadratic_coupling(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from scgenot._devices import Devices
 from scgenot._progress import Progress
 from scgenot._sampling import host_rng
 from scgenot.costs import AnchoredCost, Precomputed, cost_scale, is_symmetric, matrix_scale, resolve_cost
@@ -28,6 +29,7 @@ def linear_coupling(
     config: CouplingConfig,
     *,
     progress: Progress | None = None,
+    devices: Devices | None = None,
 ) -> PotentialCoupling:
     """Solve the linear entropic problem over all cells.
 
@@ -45,12 +47,15 @@ def linear_coupling(
         Cost, epsilon, taus, limits.
     progress
         Is told of each call of iterations, and how far the marginals are off.
+    devices
+        Devices that share the rows of each pass over the costs; ``None``: one.
 
     Returns
     -------
     The coupling, converged or not: see its diagnostics.
     """
     geometry, lift, scale = linear_costs(key, source, target, config)
+    geometry = geometry.shared_by(devices)
     if source.shape[0] * target.shape[0] <= config.dense_limit:
         geometry = geometry.stored()
     potentials = solve_potentials(geometry, a, b, config.sinkhorn, key=key, progress=progress)

@@ -6,6 +6,7 @@ Everywhere a row of the plan is ``exp(r_i + h_j - C_ij / epsilon)``: `h` are the
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -15,9 +16,10 @@ from jaxtyping import Array, Float
 from scipy.sparse import csr_array
 
 from scgenot._blocks import matmul
+from scgenot._devices import gathered
 from scgenot._messages import check_count
 from scgenot._sizes import pad_with
-from scgenot.sinkhorn import Geometry
+from scgenot.sinkhorn import Geometry, over_rows
 
 _ROWS, _COLUMNS = 1024, 4096
 
@@ -53,9 +55,9 @@ def row_statistics(
 
     The cost is that of `other`, between the same cells, where it is given.
     """
-    n, padded = geometry.shape[0], geometry.padded()
+    n, padded = geometry.shape[0], geometry.padded(shared=True)
     m = padded.shape[1]
-    other = None if other is None else other.padded()
+    other = None if other is None else other.padded(shared=True)
     found = _row_sums(padded, pad_with(h, m, -np.inf), pad_with(np.asarray(values)[:, None], m, 0.0), other)
     log_total, mean, cost = (np.asarray(one, np.float64)[:n] for one in found)
     mass = np.exp(np.asarray(r, np.float64) + log_total)
@@ -127,6 +129,16 @@ def _row_sums(
     other: Geometry | None = None,
 ) -> tuple[Float[Array, " n"], Float[Array, "n f"], Float[Array, " n"]]:
     """Return the logarithm of each row's sum, the mean of `values` over it, and its mean cost over epsilon."""
+    if other is None:
+        return gathered(geometry.devices, over_rows(geometry, _sums_of_rows, (h, values)))
+
+    def with_other(geometry, h, values, y, x):
+        return _sums_of_rows(geometry, h, values, dataclasses.replace(other, x=x, y=y, devices=None))
+
+    return gathered(geometry.devices, over_rows(geometry, with_other, (h, values, other.y), (other.x,)))
+
+
+def _sums_of_rows(geometry: Geometry, h, values, other: Geometry | None = None):
     m, width = len(values), min(_COLUMNS, len(values))
     padded = jnp.pad(values, ((0, -m % width), (0, 0)))
 
@@ -159,4 +171,5 @@ def _largest(geometry: Geometry, h: Float[Array, " m"], k: int):
         return best, jnp.take_along_axis(names, places, axis=1)
 
     start = lambda height: (jnp.full((height, k), -jnp.inf), jnp.zeros((height, k), jnp.int32))
-    return _blocked(geometry, h, visit, start)
+    found = over_rows(geometry, lambda some, h: _blocked(some, h, visit, start), (h,))
+    return gathered(geometry.devices, found)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._devices import Devices, DevicesLike
 from scgenot._messages import one_of
 from scgenot._progress import Progress
 from scgenot.coupling._base import Coupling, Diagnostics
@@ -46,6 +47,8 @@ class Solver:
         Whether `solve` takes ``progress``.
     starts_from
         Whether `solve` takes ``init``, a plan to start from.
+    shared
+        Whether `solve` takes ``devices``, which share its passes over costs.
     """
 
     solve: Callable[..., Coupling]
@@ -54,13 +57,14 @@ class Solver:
     known_plan: bool = True
     reports: bool = False
     starts_from: bool = False
+    shared: bool = False
 
 
 # To add a kind of coupling, write it in a file of its own, its options in `_kinds.py`, and name it here.
 _FIXED_REPEATS = frozenset({"max_iterations"})
 SOLVERS: dict[tuple[str, str], Solver] = {
-    ("linear", "global"): Solver(linear_coupling, reports=True),
-    ("linear", "extended"): Solver(extended_coupling, reports=True),
+    ("linear", "global"): Solver(linear_coupling, reports=True, shared=True),
+    ("linear", "extended"): Solver(extended_coupling, reports=True, shared=True),
     ("linear", "minibatch"): Solver(minibatch_coupling, frozenset({"warm_start"}), known_plan=False),
     ("quadratic", "global"): Solver(quadratic_coupling, reports=True, starts_from=True),
     ("quadratic", "extended"): Solver(extended_quadratic_coupling, reports=True, starts_from=True),
@@ -128,6 +132,7 @@ def solve_coupling(
     config: CouplingConfig | None = None,
     init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
     only_init: bool = True,
+    devices: DevicesLike = "auto",
     progress_bar: bool = False,
 ) -> Coupling:
     """Couple two populations.
@@ -161,6 +166,9 @@ def solve_coupling(
         images; the result still solves the problem, and its only start is called ``"given"``.
     only_init
         Whether `init` is the only start; otherwise it is one more beside the usual ones, of which the best is chosen.
+    devices
+        Devices that share the rows of each pass over the costs, in linear problems of kind ``"global"`` and ``"extended"``: ``"auto"``,
+        all that JAX sees; a number, the first so many; a list of numbers, these. Others are solved on one device.
     progress_bar
         Whether to show the stage of solving, how far the marginals are off, and what remains.
 
@@ -173,15 +181,29 @@ def solve_coupling(
     ValueError
         If arrays are empty, not finite, or of different width in a linear problem; if weights are negative or all
         zero; if the problem or the kind is not known; if an option would be ignored; if a fused problem has neither shared
-        features nor pairs, or another problem has them.
+        features nor pairs, or another problem has them; if there are no such devices, or several for a problem that is solved on one.
     """
     config, solver = resolved_solver(problem, kind, config, np.size(source, 0) * np.size(target, 0))
     asked = Asked(source, target, source_weights, target_weights, shared, pairs)
     with Progress(progress_bar) as progress:
-        found = solved(key, asked, problem, solver, config, progress=progress, init=init, only_init=only_init)
+        given = {"init": init, "only_init": only_init, "devices": sharing(devices, solver, problem)}
+        found = solved(key, asked, problem, solver, config, progress=progress, **given)
     for complaint in complaints(found, solver, config):
         warnings.warn(complaint, RuntimeWarning, stacklevel=2)
     return found
+
+
+def sharing(devices: DevicesLike, solver: Solver, problem: str) -> Devices | None:
+    """Return the devices that share the passes over costs; ``None`` for one."""
+    found = Devices.of(devices)
+    if found is None or solver.shared:
+        return found
+    if devices != "auto" and not isinstance(devices, Devices):
+        raise ValueError(
+            f"`devices`={devices!r}: a {problem} problem of this kind is solved on one device; linear ones of kind 'global' or "
+            "'extended' are shared. Leave `devices` out."
+        )
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +237,7 @@ def solved(
     progress: Progress,
     init: Coupling | Float[Array | np.ndarray, "_ _"] | None = None,
     only_init: bool = True,
+    devices: Devices | None = None,
 ) -> Coupling:
     """Check the arrays of :func:`solve_coupling`, and solve; the config is resolved."""
     source, target = checked_cells("source", asked.source), checked_cells("target", asked.target)
@@ -235,6 +258,8 @@ def solved(
         given |= {"init": init, "only_init": only_init}
     if solver.reports:
         given["progress"] = progress
+    if solver.shared:
+        given["devices"] = devices
     return solver.solve(key, source, target, a, b, config, **given)
 
 

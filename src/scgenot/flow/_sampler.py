@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt
 
+from scgenot._devices import Devices, by_rows, gathered, put_whole
 from scgenot._random import normal, random_bits
 from scgenot.flow._config import ODEConfig
 from scgenot.flow._path import NoiseToTarget, Path
@@ -88,6 +89,7 @@ def sample_blocks(
     rows: int | None = None,
     path: Path | None = None,
     conditions: Float[np.ndarray, "n dc"] | None = None,
+    devices: Devices | None = None,
 ) -> Iterator[tuple[slice, Float[np.ndarray, "k s dy"]]]:
     """Yield samples of the target for runs of consecutive source cells.
 
@@ -107,18 +109,23 @@ def sample_blocks(
     ode
         How the equation is solved.
     rows
-        Rows solved at once; memory is in proportion to it. The last block is padded, so one shape is compiled.
+        Rows solved at once; memory is in proportion to it. The last block is padded, so one shape is compiled. By default some for
+        each device.
     path
         Where the flow starts; GENOT's by default.
     conditions
         The condition of each cell, in the user's units.
+    devices
+        Devices that share the rows; ``None``: one.
 
     Yields
     ------
     The place of the cells, and their samples in the user's units. In an ensemble sample k is drawn by member k modulo their number.
     """
-    rows, path = rows or default_rows(), path or NoiseToTarget()
+    rows, path = rows or default_rows() * (1 if devices is None else devices.count), path or NoiseToTarget()
     weights = weights.for_flow(ode)
+    if devices is not None:
+        weights = put_whole(devices, weights)
     conditions = np.zeros((len(cells), 0), np.float32) if conditions is None else conditions
     members = min(weights.n_models, n_samples)
     cells_a_block = max(1, rows * members // n_samples)
@@ -139,7 +146,8 @@ def sample_blocks(
                 # an adaptive solver busy.
                 padded = np.concatenate([places, places[:1].repeat(rows - len(places))])
                 some = {name: array[padded] for name, array in block.items()}
-                parts.append((_solve_rows(graphdef, path, weights, key, np.int32(member), **some, ode=ode), places))
+                part = _solve_rows(graphdef, path, weights, key, np.int32(member), **some, ode=ode, devices=devices)
+                parts.append((part, places))
         samples = np.empty((len(block["sample_ids"]), weights.target_units.mean.shape[0]), np.float32)
         # One host copy a block; the loop above only queues work.
         for part, places in parts:
@@ -147,7 +155,7 @@ def sample_blocks(
         yield place, samples.reshape(place.stop - place.start, n_samples, -1)
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "ode"))
+@partial(jax.jit, static_argnames=("graphdef", "path", "ode", "devices"))
 def _solve_rows(
     graphdef: nnx.GraphDef,
     path: Path,
@@ -160,7 +168,18 @@ def _solve_rows(
     cell_ids: UInt[Array, " rows"],
     sample_ids: UInt[Array, " rows"],
     ode: ODEConfig,
+    devices: Devices | None = None,
 ) -> Float[Array, "rows dy"]:
+    def of_some(rows, whole):
+        return _solve(graphdef, path, *whole, *rows, ode)
+
+    rows, whole = (cells, conditions, cell_ids, sample_ids), (weights, key, member)
+    return gathered(devices, by_rows(devices, of_some, rows, whole))
+
+
+def _solve(
+    graphdef, path: Path, weights: FlowWeights, key, member, cells, conditions, cell_ids, sample_ids, ode: ODEConfig
+):
     target_dim = weights.target_units.mean.shape[0]
     model = nnx.merge(graphdef, member_of(weights.params, member) if weights.n_models > 1 else weights.params)
     x = weights.source_units.forward(cells)

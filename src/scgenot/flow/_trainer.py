@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from tqdm.auto import tqdm
 
+from scgenot._devices import Devices, brought_home, gathered, over_devices, put_whole
 from scgenot._random import random_bits
 from scgenot._sizes import pad_edge, pad_with, padded_cells
 from scgenot.coupling import Coupling
@@ -100,6 +101,7 @@ def train_velocity(
     validation: ValidationSet | None = None,
     extra_metrics: Callable[[Params], dict[str, float]] | None = None,
     progress_bar: bool = True,
+    devices: Devices | None = None,
 ) -> TrainResult:
     """Fit the velocity field to pairs from a coupling.
 
@@ -127,6 +129,8 @@ def train_velocity(
         Called with the weights at each check; what it returns goes into the history.
     progress_bar
         Whether to show one.
+    devices
+        Devices that share the rows of each batch, and hold the weights and all cells each; ``None``: one.
 
     Returns
     -------
@@ -134,17 +138,19 @@ def train_velocity(
     """
     path = path or NoiseToTarget()
     state = initial_state(config.max_grad_norm, n_models, params)
+    if devices is not None:
+        state = put_whole(devices, state)
     pair_key, step_key = keys(key, 2)
     batches = coupling.pairs(pair_key, batch_size=config.batch_size, steps=config.check_every)
     rates = learning_rates(config)
-    recorder = _Recorder(config, validation, (graphdef, path, n_models), extra_metrics)
+    recorder = _Recorder(config, validation, (graphdef, path, n_models, devices), extra_metrics)
     # Padded on the host, so that the compiled steps know a few numbers of cells only.
     cells = tuple(
-        jax.device_put(pad_with(np.asarray(side, np.float32), padded_cells(len(side)), 0.0))
+        put_whole(devices, pad_with(np.asarray(side, np.float32), padded_cells(len(side)), 0.0))
         for side in (source, target)
     )
     table = _conditions(conditions)
-    run = partial(_run_steps, graphdef, path, n_models, config.max_grad_norm, config.ema_decay)
+    run = partial(_run_steps, graphdef, path, n_models, config.max_grad_norm, config.ema_decay, devices)
     good, done, stopped = params, 0, Stopped.MAX_STEPS
     watch = _Divergence(params)
     with tqdm(total=config.max_steps, disable=not progress_bar, desc="Training", unit="step") as bar:
@@ -174,7 +180,7 @@ def train_velocity(
             stopped = Stopped.INTERRUPTED
     if stopped in (Stopped.DIVERGED, Stopped.INTERRUPTED):
         warnings.warn(stopped.told(done), RuntimeWarning, stacklevel=2)
-    return TrainResult(recorder.best(good), recorder.history, done, stopped)
+    return TrainResult(brought_home(devices, recorder.best(good)), recorder.history, done, stopped)
 
 
 def learning_rates(config: TrainConfig) -> Float[np.ndarray, " steps"]:
@@ -211,13 +217,14 @@ def _conditions(conditions: Any) -> Float[np.ndarray, "blocks dc"]:
     return pad_edge(rows, max(_FEWEST_CONDITIONS, 1 << (len(rows) - 1).bit_length()))
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "n_models", "max_grad_norm", "ema_decay"))
+@partial(jax.jit, static_argnames=("graphdef", "path", "n_models", "max_grad_norm", "ema_decay", "devices"))
 def _run_steps(
     graphdef: nnx.GraphDef,
     path: Path,
     n_models: int,
     max_grad_norm: float,
     ema_decay: float | None,
+    devices: Devices | None,
     state: TrainState,
     cells: tuple[Float[Array, "n dx"], Float[Array, "m dy"]],
     conditions: Float[Array, "blocks dc"],
@@ -227,7 +234,7 @@ def _run_steps(
     done: int | Int[Array, ""],
     count: int | Int[Array, ""],
 ) -> tuple[TrainState, Float[Array, " steps"]]:
-    """Run `count` optimisation steps without leaving the device; return the state and the losses."""
+    """Run `count` optimisation steps without leaving the devices; return the state and the losses."""
     optimizer = adam(max_grad_norm)
     i, j, block = pairs
 
@@ -240,11 +247,14 @@ def _run_steps(
 
     def step(k, carry):
         states, losses = carry
-        x, y = cells[0][i[k]], cells[1][j[k]]
+        left, right, rows = over_devices(devices, (i[k], j[k], block[k]))
+        x, y = cells[0][left], cells[1][right]
 
         def one(state, member):
-            z, t = noise_and_time(random_bits(key, done + k, member), *y.shape)
-            loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, block[k])
+            z, t = over_devices(devices, noise_and_time(random_bits(key, done + k, member), *y.shape))
+            loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, rows)
+            # Sums over all devices; each then updates the weights that it holds.
+            loss, gradients = gathered(devices, (loss, gradients))
             updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
             params = jax.tree.map(lambda p, u: p - rates[k] * u, state.params, updates)
             average = state.average
@@ -259,19 +269,21 @@ def _run_steps(
         return states, losses.at[k].set(loss.mean())
 
     # The bound is an argument, so that a last, shorter call runs the same compiled loop.
-    return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(i.shape[0], jnp.float32)))
+    return gathered(devices, jax.lax.fori_loop(0, count, step, (state, jnp.zeros(i.shape[0], jnp.float32))))
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "n_models"))
+@partial(jax.jit, static_argnames=("graphdef", "path", "n_models", "devices"))
 def _validation_loss(
-    graphdef: nnx.GraphDef, path: Path, n_models: int, params: Params, x, y, z, t, c
+    graphdef: nnx.GraphDef, path: Path, n_models: int, devices: Devices | None, params: Params, x, y, z, t, c
 ) -> Float[Array, ""]:
+    x, y, z, t, c = over_devices(devices, (x, y, z, t, c))
+
     def one(params):
         field = nnx.merge(graphdef, params)
         return path.loss(partial(field, c=field.encode(c)), x, y, z, t)
 
     # One after another: 4096 pairs at once for each would be a peak of memory that training does not have.
-    return one(params) if n_models == 1 else jnp.mean(jax.lax.map(one, params))
+    return gathered(devices, one(params) if n_models == 1 else jnp.mean(jax.lax.map(one, params)))
 
 
 def _kept(state: TrainState, config: TrainConfig) -> Params:

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from scgenot._devices import Devices, DevicesLike
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
@@ -48,7 +49,7 @@ class GENOTSolver(Method):
 
     name: ClassVar[str] = "genot"
     needs: ClassVar[Literal["pairs"]] = "pairs"
-    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, density=True, conditions=True)
+    can: ClassVar[Abilities] = Abilities(stochastic=True, two_spaces=True, density=True, conditions=True, devices=True)
     config_type: ClassVar[type] = FlowConfig
 
     distilled_steps: int = 0
@@ -94,6 +95,7 @@ class GENOTSolver(Method):
         flow_config: FlowConfig | None = None,
         train_config: TrainConfig | None = None,
         held_out: HeldOut | None = None,
+        devices: DevicesLike = "auto",
         progress_bar: bool = True,
     ) -> tuple[GENOTSolver, TrainResult, Coupling]:
         """Couple two populations and learn the conditional laws of the coupling.
@@ -112,6 +114,8 @@ class GENOTSolver(Method):
             Velocity field and training.
         held_out
             Cells to validate on.
+        devices
+            As in :func:`scgenot.coupling.solve_coupling`, for coupling and training; the solver goes on using them.
         progress_bar
             Whether to show one.
 
@@ -127,8 +131,10 @@ class GENOTSolver(Method):
         key = as_key(rng)
         if coupling is None:
             coupling_key = keys(key, 5)[0]
-            coupling = solve_coupling(coupling_key, source, target, kind=coupling_kind, config=coupling_config)
-        blank = cls(np.shape(source)[1], np.shape(target)[1], flow_config or FlowConfig())
+            options = {"kind": coupling_kind, "config": coupling_config, "devices": devices}
+            coupling = solve_coupling(coupling_key, source, target, **options)
+        dims, shared_by = (np.shape(source)[1], np.shape(target)[1]), Devices.of(devices)
+        blank = cls(*dims, flow_config or FlowConfig(), devices=shared_by)
         data = FitData(source, target, coupling, held_out=held_out)
         learned, result = blank.learn(key, data, train_config or TrainConfig(), progress_bar=progress_bar)
         return learned, result, coupling
@@ -196,6 +202,7 @@ class GENOTSolver(Method):
             validation=validation,
             extra_metrics=metrics,
             progress_bar=progress_bar,
+            devices=self.devices,
         )
         weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units, config.n_models)
         return dataclasses.replace(learned, weights=weights), result
@@ -242,8 +249,8 @@ class GENOTSolver(Method):
         check_count("n_samples", n_samples)
         x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        options = {"rows": rows, "path": self.path, "conditions": self.condition_rows(condition, len(x))}
-        ode = ode or ODEConfig()
+        options = {"rows": rows, "path": self.path, "devices": self.devices}
+        options["conditions"], ode = self.condition_rows(condition, len(x)), ode or ODEConfig()
         graphdef = self._large_steps[0] if self._distilled(ode) else self.graphdef
         return sample_blocks(graphdef, weights, as_key(rng), x, ids, int(n_samples), ode, **options)
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._devices import Devices
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG
 from scgenot.coupling import MarginalKind
@@ -59,6 +60,8 @@ class Method(abc.ABC):
         What the numbers of a condition mean; ``None``: they are taken as they are.
     training_cells
         Numbers of source and target cells that were learned from; ``None`` before learning, and in older saved models.
+    devices
+        Devices that share batches and samples, where it ``can`` have several; ``None``: one. Not saved.
     """
 
     name: ClassVar[str]
@@ -74,6 +77,7 @@ class Method(abc.ABC):
     condition_dim: int = 0
     condition_layout: ConditionLayout | None = None
     training_cells: tuple[int, int] | None = None
+    devices: Devices | None = dataclasses.field(default=None, kw_only=True, compare=False)
 
     # ---- What a method writes ----------------------------------------------------------------------------------------
 

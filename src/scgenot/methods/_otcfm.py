@@ -48,7 +48,7 @@ class OTCFMSolver(GENOTSolver):
     """
 
     name: ClassVar[str] = "otcfm"
-    can: ClassVar[Abilities] = Abilities(stochastic=False)
+    can: ClassVar[Abilities] = Abilities(stochastic=False, devices=True)
 
     def __post_init__(self) -> None:
         """Check that there is one space, one start and one field."""

@@ -25,12 +25,15 @@ class Abilities:
         Whether it has :meth:`Method.log_prob`.
     conditions
         Whether one fit may hold several conditions.
+    devices
+        Whether it learns and samples on several devices.
     """
 
     stochastic: bool
     two_spaces: bool = False
     density: bool = False
     conditions: bool = False
+    devices: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

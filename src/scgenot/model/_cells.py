@@ -6,15 +6,18 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
 
+from scgenot._devices import Devices, DevicesLike
 from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot.data import Data, check_names, read_representation, select_rows
 from scgenot.flow import ODEConfig
+from scgenot.methods import Method
 from scgenot.model._way import Travellers, Way, follow_blocks
 
 if TYPE_CHECKING:
@@ -35,12 +38,15 @@ class Sampling:
         A key, made from a seed or generator once, so that all that is drawn with one value is drawn alike.
     ode
         How the flow's equation is solved, or ``None``.
+    devices
+        Devices that share the samples, as users name them.
     """
 
     n_samples: int = 30
     batch_size: int | None = None
     rng: RNG = 0
     ode: ODEConfig | None = None
+    devices: DevicesLike = "auto"
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
@@ -138,10 +144,30 @@ def cells_of(model: TransportModel, side: str, adata: Data | None, indices: Any)
 def sample_blocks(model: TransportModel, cells: Cells, sampling: Sampling) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield samples of a run of consecutive cells at a time."""
     rows = None if sampling.batch_size is None else sampling.batch_size * sampling.n_samples
+    method = on_devices(model._method, sampling.devices)
     if cells.way is not None and cells.way.is_long:
-        return follow_blocks(model._method, travellers(cells, sampling))
+        return follow_blocks(method, travellers(cells, sampling))
     options = {"ode": sampling.ode, "cell_ids": cells.sample_ids, "rows": rows, "condition": cells.condition}
-    return model._method.sample_blocks(sampling.rng, cells.values, sampling.n_samples, **options)
+    return method.sample_blocks(sampling.rng, cells.values, sampling.n_samples, **options)
+
+
+def on_devices(method: Method, devices: DevicesLike, accelerator: str = "auto") -> Method:
+    """Return the method as it learns and samples on some devices.
+
+    Weights that :meth:`TransportModel.to_device` put on one device stay there, unless others are asked for.
+
+    Raises
+    ------
+    ValueError
+        If there are no such devices, or several are asked for and the method works on one.
+    """
+    found = Devices.of(devices, accelerator)
+    if found is not None and devices == "auto":
+        held = [leaf for leaf in jax.tree.leaves(method.weights) if isinstance(leaf, jax.Array)]
+        found = None if not method.can.devices or any(leaf.committed for leaf in held) else found
+    if found is not None and not method.can.devices:
+        raise ValueError(f"`devices`={devices!r}: the method {method.name!r} works on one device. Leave `devices` out.")
+    return method if found is method.devices else dataclasses.replace(method, devices=found)
 
 
 def travellers(cells: Cells, sampling: Sampling) -> Travellers:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from scgenot._devices import DevicesLike
 from scgenot._rng import RNG
 from scgenot.data import Data, read_population
 from scgenot.flow import (
@@ -74,6 +75,7 @@ def sample(
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
     until: Hashable | None = None,
+    devices: DevicesLike = "auto",
 ) -> Float[np.ndarray, "n s d"] | dict[str, Float[np.ndarray, "n s d"]]:
     """Draw target cells for source cells, from the learned conditional laws.
 
@@ -104,6 +106,9 @@ def sample(
         In a model of a time course, the time that cells are taken to, through all times between: each sample goes its own way.
         By default each cell goes to its next time. Cells that are at this time or a later one already are not asked about. What
         is followed is one lineage: at times between, cells that grow count no more than others (see :meth:`get_growth`).
+    devices
+        Devices that share the samples: ``"auto"``, all that JAX sees; a number, the first so many; a list of numbers, these. Samples
+        are the same up to rounding.
 
     Returns
     -------
@@ -116,7 +121,7 @@ def sample(
         If the model is not trained.
     KeyError, ValueError
         If the representation is missing, not finite, or of another width than in training; if `until` is no time, or no later
-        one for a cell in `indices`.
+        one for a cell in `indices`; if there are no such `devices`.
 
     Examples
     --------
@@ -125,7 +130,7 @@ def sample(
     (936, 10, 50)
     """
     check_is_trained(model)
-    sampling = Sampling(n_samples, batch_size, rng, ode)
+    sampling = Sampling(n_samples, batch_size, rng, ode, devices)
 
     def drawn(cells: Cells) -> Float[np.ndarray, "n s d"]:
         samples = np.empty((len(cells.rows), sampling.n_samples, model._method.target_dim), np.float32)
@@ -147,6 +152,7 @@ def summarize(
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
     until: Hashable | None = None,
+    devices: DevicesLike = "auto",
     displacement: bool = False,
     keep_samples: bool = False,
 ) -> Summary | dict[str, Summary]:
@@ -161,7 +167,7 @@ def summarize(
     >>> found.mean, found.uncertainty, found.samples  # doctest: +SKIP
     """
     check_is_trained(model)
-    sampling = Sampling(n_samples, batch_size, rng, ode)
+    sampling = Sampling(n_samples, batch_size, rng, ode, devices)
 
     def summary(cells: Cells) -> Summary:
         return _summary(model, cells, sampling, displacement, keep_samples)
@@ -180,6 +186,7 @@ def get_transported_mean(
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
     until: Hashable | None = None,
+    devices: DevicesLike = "auto",
 ) -> Float[np.ndarray, "n d"] | dict[str, Float[np.ndarray, "n d"]]:
     """Return the mean of the samples of each source cell, the barycentric projection of the learned plan.
 
@@ -194,7 +201,7 @@ def get_transported_mean(
     >>> model.get_transported_mean(adata, n_samples=30)  # doctest: +SKIP
     """
     check_is_trained(model)
-    sampling = Sampling(n_samples, batch_size, rng, ode)
+    sampling = Sampling(n_samples, batch_size, rng, ode, devices)
 
     def means(cells: Cells) -> Float[np.ndarray, "n d"]:
         mean = np.empty((len(cells.rows), model._method.target_dim), np.float32)
@@ -216,6 +223,7 @@ def get_uncertainty(
     ode: ODEConfig | None = None,
     conditions: ConditionsLike = None,
     until: Hashable | None = None,
+    devices: DevicesLike = "auto",
     displacement: bool = False,
     label_key: str | None = None,
 ) -> pd.DataFrame | dict[str, pd.DataFrame]:
@@ -262,7 +270,7 @@ def get_uncertainty(
     """
     check_is_trained(model)
     # One key for both passes: the labels are those of the same samples.
-    sampling = Sampling(n_samples, batch_size, rng, ode)
+    sampling = Sampling(n_samples, batch_size, rng, ode, devices)
 
     def scores_of(cells: Cells) -> pd.DataFrame:
         found = _summary(model, cells, sampling, displacement)

@@ -71,7 +71,7 @@ def reverse(
     found = swapped(found, other._spec)
     train_config = train_config_of(found, max_epochs, max_steps, train_options)
     coupling = None if model.coupling_ is None else model.coupling_.swapped()
-    learn(other, as_key(rng), found, coupling, train_config, progress_bar, held)
+    learn(other, as_key(rng), found, coupling, train_config, progress_bar, held=held)
     return other
 
 

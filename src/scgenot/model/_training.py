@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pandas as pd
 
-from scgenot._messages import check_count, one_of
+from scgenot._devices import Devices, chosen_devices
+from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot._sampling import host_rng
 from scgenot.coupling import Coupling, solve_blocks, solve_coupling
@@ -31,7 +32,8 @@ from scgenot.data import (
 )
 from scgenot.flow import HeldOut, TrainConfig, Unseen, reference_rows
 from scgenot.flow._trainer import keys
-from scgenot.methods import FitData
+from scgenot.methods import FitData, Method
+from scgenot.model._cells import on_devices
 from scgenot.model._conditions import known, settle, unseen_conditions
 from scgenot.model._coupling_summary import summary_rows
 from scgenot.model._outliers import reference_cells
@@ -65,7 +67,7 @@ def train(
     early_stopping: bool = False,
     learning_rate: float = 1e-3,
     accelerator: str = "auto",
-    devices: int | str = "auto",
+    devices: int | str | Sequence[int] = "auto",
     progress_bar: bool = True,
     rng: RNG = 0,
     **train_options: Any,
@@ -97,7 +99,8 @@ def train(
     accelerator
         ``"cpu"``, ``"gpu"``, ``"tpu"``, or ``"auto"`` for JAX's own choice.
     devices
-        Training uses one device: ``"auto"`` or 1.
+        Devices that share each batch, and the passes over costs of linear problems without conditions: ``"auto"``, all that JAX
+        sees; a number, the first so many; a list of numbers, these. Other problems are coupled on the first of them.
     progress_bar
         Whether to show one.
     rng
@@ -125,6 +128,7 @@ def train(
         or not 0 <= validation_size < 1
     ):
         raise ValueError(f"`validation_size` must lie in [0, 1), got {validation_size!r}. 0.1 holds out a tenth.")
+    method = on_devices(dataclasses.replace(model._method, weights=None), devices, accelerator)
     with _on(accelerator, devices):
         split_key, solve_key, fit_key = keys(as_key(rng), 3)
         split_rng = host_rng(split_key)
@@ -132,8 +136,10 @@ def train(
         found = hold_out(found, split_rng, float(validation_size), unseen)
         options = {"batch_size": batch_size, "learning_rate": learning_rate, "early_stopping": early_stopping}
         config = train_config_of(found, max_epochs, max_steps, options | train_options)
-        coupling = couple(model, solve_key, found, progress_bar) if model._method.needs != "samples" else None
-        learn(model, fit_key, found, coupling, config, progress_bar)
+        coupling = None
+        if model._method.needs != "samples":
+            coupling = couple(model, solve_key, found, progress_bar, method.devices)
+        learn(model, fit_key, found, coupling, config, progress_bar, method=method)
 
 
 def current_data(model: TransportModel) -> TransportData:
@@ -172,8 +178,10 @@ def coupled_data(model: TransportModel, purpose: str) -> TransportData:
     return found
 
 
-def couple(model: TransportModel, key: jax.Array, found: TransportData, progress_bar: bool) -> Coupling:
-    """Solve for the coupling of the training cells."""
+def couple(
+    model: TransportModel, key: jax.Array, found: TransportData, progress_bar: bool, devices: Devices | None
+) -> Coupling:
+    """Solve for the coupling of the training cells, on several devices where the problem can be shared."""
     arrays = cost_arrays(found, found.training)
     ties = {"shared": arrays.shared} if arrays.shared is not None else {}
     if found.problem == "fused" and not ties:
@@ -189,7 +197,7 @@ def couple(model: TransportModel, key: jax.Array, found: TransportData, progress
         "progress_bar": progress_bar,
     }
     if found.conditions is None:
-        return solve_coupling(key, arrays.source, arrays.target, **options)
+        return solve_coupling(key, arrays.source, arrays.target, devices=devices, **options)
     blocks = blocks_among(found, found.training)
     rows = [(left, right) for _, left, right in blocks]
     names = [str(found.conditions.table.index[number]) for number, *_ in blocks]
@@ -241,11 +249,14 @@ def learn(
     coupling: Coupling | None,
     config: TrainConfig,
     progress_bar: bool,
+    *,
+    method: Method | None = None,
     held: HeldOut | None = None,
 ) -> None:
     """Learn from the training cells, coupled or not, and keep all that came of it.
 
-    `held` are the held-out cells, where the coupling does not see of them what the data say.
+    `method` is that of the model, on the devices that share the work; all that JAX sees, if ``None``. `held` are the held-out cells,
+    where the coupling does not see of them what the data say.
     """
     source, target = (
         population.cells[some] for population, some in zip(found.populations, found.training, strict=True)
@@ -258,7 +269,8 @@ def learn(
     elif coupling is not None:
         weights = {}
     data = FitData(source, target, coupling, held_out=held or held_out(found, encoding), **weights)
-    method, result = model._method.learn(key, data, config, progress_bar=progress_bar)
+    method = method or on_devices(dataclasses.replace(model._method, weights=None), "auto")
+    method, result = method.learn(key, data, config, progress_bar=progress_bar)
     if result.steps == 0:
         warnings.warn(
             f"Training ended before its first check ({result.stopped}); the model is left as it was.",
@@ -268,7 +280,7 @@ def learn(
         return
     trained_on = TrainedOn.of(found)
     # Only now is anything kept: a call that fails leaves the model as it was.
-    model._method = method
+    model._method = dataclasses.replace(method, devices=None)
     model.coupling_ = coupling
     model._conditions = None if encoding is None else known(found, encoding, coupling)
     model._reference = target[reference_rows(len(target), np.random.default_rng(0))]
@@ -306,19 +318,13 @@ def train_config_of(
     return dataclasses.replace(config, **whole)
 
 
-def _on(accelerator: str, devices: int | str) -> contextlib.AbstractContextManager:
-    allowed = ("auto", "cpu", "gpu", "cuda", "tpu")
-    if accelerator not in allowed:
-        raise ValueError(one_of("accelerator", accelerator, allowed))
-    if devices not in ("auto", 1, "1", -1):
-        raise ValueError(f"`devices` must be 'auto' or 1: training uses one device, got {devices!r}.")
-    if accelerator == "auto":
+def _on(accelerator: str, devices: int | str | Sequence[int]) -> contextlib.AbstractContextManager:
+    """Return a context in which what is not shared runs on the first of the devices."""
+    first = chosen_devices(devices, accelerator)[0]
+    if accelerator == "auto" and isinstance(devices, int | str):
         return contextlib.nullcontext()
-    try:
-        return jax.default_device(jax.devices({"gpu": "cuda"}.get(accelerator, accelerator))[0])
-    except RuntimeError:
-        there = ["auto", *sorted({device.platform for device in jax.devices()})]
-        raise ValueError(one_of("accelerator", accelerator, there)) from None
+    # Of joined processes, each has a first device of its own.
+    return contextlib.nullcontext() if first.process_index != jax.process_index() else jax.default_device(first)
 
 
 def history_frames(recorded: dict[str, tuple[list[int], list[float]]]) -> dict[str, pd.DataFrame]:

@@ -15,7 +15,7 @@ from scgenot.sinkhorn._blocked import (
 from scgenot.sinkhorn._dense import ITERATIONS_PER_ROUND, dense_rounds, dense_sinkhorn
 from scgenot.sinkhorn._draws import draw_rows
 from scgenot.sinkhorn._extended import Anchors, Extension, extended_potentials
-from scgenot.sinkhorn._geometry import Geometry, pair_costs, soft_min_groups, soft_min_rows
+from scgenot.sinkhorn._geometry import Geometry, over_rows, pair_costs, soft_min_groups, soft_min_rows
 from scgenot.sinkhorn._groups import Groups, Stage, grouped_potentials, mass_difference
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "extended_potentials",
     "grouped_potentials",
     "mass_difference",
+    "over_rows",
     "pair_costs",
     "refine_potentials",
     "soft_min_groups",

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._blocks import ENTRIES, rows_per_block, traced
+from scgenot._devices import gathered
 from scgenot._random import Words, random_bits, uniform
 from scgenot._sizes import pad_with
-from scgenot.sinkhorn._geometry import BLOCK, Geometry
+from scgenot.sinkhorn._geometry import BLOCK, Geometry, over_rows
 
 # Running sums have two levels, bins and cells within a bin: one over 100,000 weights would lose digits in single precision.
 _BIN = 128
@@ -31,7 +32,7 @@ def draw_rows(
     """
     if traced(geometry.x, geometry.y, geometry.matrix, h, key, row_ids):
         return _draw_rows(geometry, h, key, row_ids, n_draws)
-    padded = geometry.padded()
+    padded = geometry.padded(shared=True)
     n, m = padded.shape
     found = _draw_rows(padded, pad_with(h, m, -np.inf), key, pad_with(row_ids, n, 0), n_draws)
     return jax.device_put(np.asarray(found)[: geometry.shape[0]])
@@ -39,6 +40,10 @@ def draw_rows(
 
 @partial(jax.jit, static_argnames="n_draws")
 def _draw_rows(geometry: Geometry, h, key: jax.Array | Words, row_ids, n_draws: int) -> Int[Array, "n n_draws"]:
+    return gathered(geometry.devices, over_rows(geometry, partial(_drawn, n_draws), (h, key), (row_ids,)))
+
+
+def _drawn(n_draws: int, geometry: Geometry, h, key: jax.Array | Words, row_ids) -> Int[Array, "n n_draws"]:
     n, m = geometry.shape
     rows = min(rows_per_block(m, ENTRIES), BLOCK, n)
     bins = -(-m // _BIN)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._blocks import traced
+from scgenot._devices import Devices, by_rows, gathered, put_rows, put_whole
 from scgenot._sizes import pad_edge, pad_with, padded_size
 from scgenot.costs import Cost
 
@@ -18,7 +21,7 @@ from scgenot.costs import Cost
 BLOCK = 1024
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=("x", "y", "inverse", "matrix"), meta_fields=("cost",))
+@partial(jax.tree_util.register_dataclass, data_fields=("x", "y", "inverse", "matrix"), meta_fields=("cost", "devices"))
 @dataclasses.dataclass(frozen=True)
 class Geometry:
     """Costs over epsilon between the rows of `x` and of `y`.
@@ -33,13 +36,16 @@ class Geometry:
         The raw cost.
     matrix
         The raw costs, if they are stored.
+    devices
+        Devices that share the rows of each pass; ``None``: one.
     """
 
-    x: Float[Array, "n dx"]
-    y: Float[Array, "m dy"]
+    x: Float[Array | np.ndarray, "n dx"]
+    y: Float[Array | np.ndarray, "m dy"]
     inverse: Float[Array, ""] | float
     cost: Cost
     matrix: Float[Array, "n m"] | None = None
+    devices: Devices | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,7 +58,7 @@ class Geometry:
         matrix = self.matrix
         if matrix is not None:
             matrix = matrix.T if traced(matrix) else jax.device_put(np.asarray(matrix).T)
-        return Geometry(self.y, self.x, self.inverse, self.cost.swapped(), matrix)
+        return Geometry(self.y, self.x, self.inverse, self.cost.swapped(), matrix, self.devices)
 
     def stored(self) -> Geometry:
         """The same costs with the matrix computed once and kept."""
@@ -64,14 +70,26 @@ class Geometry:
         x, y = pad_edge(self.x, padded_size(n)), pad_edge(self.y, padded_size(m))
         return dataclasses.replace(self, matrix=jax.device_put(np.asarray(_matrix(self.cost, x, y))[:n, :m]))
 
-    def padded(self) -> Geometry:
-        """The same costs with the last cell of either side repeated, up to one of a few sizes."""
+    def padded(self, *, shared: bool = False) -> Geometry:
+        """The same costs with the last cell of either side repeated, up to one of a few sizes.
+
+        With `shared`, for programs that see no cell of `x` but by its row, each device gets its share of these only.
+        """
+        put = put_rows if shared else put_whole
         sizes = [padded_size(size) for size in self.shape]
         matrix = self.matrix
         if matrix is not None and tuple(sizes) != self.shape:
-            matrix = jax.device_put(pad_edge(pad_edge(matrix, sizes[0]), sizes[1], axis=1))
-        x, y = (jax.device_put(pad_edge(side, size)) for side, size in zip((self.x, self.y), sizes, strict=True))
-        return Geometry(x, y, float(self.inverse), self.cost, matrix)
+            matrix = pad_edge(pad_edge(matrix, sizes[0]), sizes[1], axis=1)
+        x, y = (pad_edge(side, size) for side, size in zip((self.x, self.y), sizes, strict=True))
+        matrix = None if matrix is None else put(self.devices, matrix)
+        x, y = put(self.devices, x), put_whole(self.devices, y)
+        return Geometry(x, y, float(self.inverse), self.cost, matrix, self.devices)
+
+    def shared_by(self, devices: Devices | None) -> Geometry:
+        """The same costs, of whose passes each device does its share of the rows; cells stay on the host, and go there for each."""
+        if devices is None:
+            return self
+        return dataclasses.replace(self, x=np.asarray(self.x), y=np.asarray(self.y), devices=devices)
 
     def at_epsilon(self, factor: float) -> Geometry:
         """The same costs with epsilon multiplied by `factor`."""
@@ -82,8 +100,28 @@ class Geometry:
         # Not by JAX, which would compile for each number of cells.
         source, target = np.asarray(source), np.asarray(target)
         matrix = None if self.matrix is None else jax.device_put(np.asarray(self.matrix)[np.ix_(source, target)])
-        x, y = (jax.device_put(np.asarray(side)[some]) for side, some in ((self.x, source), (self.y, target)))
-        return Geometry(x, y, self.inverse, self.cost, matrix)
+        x, y = (np.asarray(side)[some] for side, some in ((self.x, source), (self.y, target)))
+        if self.devices is None:
+            x, y = jax.device_put((x, y))
+        return Geometry(x, y, self.inverse, self.cost, matrix, self.devices)
+
+
+def over_rows(
+    geometry: Geometry, function: Callable[..., Any], whole: tuple[Any, ...] = (), rows: tuple[Any, ...] = ()
+):
+    """Return ``function(geometry, *whole, *rows)`` in compiled code, each device computing it for its share of the rows.
+
+    What it returns has a row for each row of costs, as have `rows`; `whole` is what all devices see.
+    """
+
+    def of_some(some, seen):
+        (x, matrix, *more), (y, inverse, *others) = some, seen
+        alone = dataclasses.replace(geometry, x=x, y=y, inverse=inverse, matrix=matrix, devices=None)
+        return function(alone, *others, *more)
+
+    return by_rows(
+        geometry.devices, of_some, (geometry.x, geometry.matrix, *rows), (geometry.y, geometry.inverse, *whole)
+    )
 
 
 @partial(jax.jit, static_argnames="cost")
@@ -98,13 +136,17 @@ def soft_min_rows(geometry: Geometry, h: Float[Array | np.ndarray, " m"]) -> Flo
     """
     if traced(geometry.x, geometry.y, geometry.matrix, h):
         return _soft_min_rows(geometry, h)
-    padded = geometry.padded()
+    padded = geometry.padded(shared=True)
     found = _soft_min_rows(padded, pad_with(h, padded.shape[1], -np.inf))
     return jax.device_put(np.asarray(found)[: geometry.shape[0]])
 
 
 @jax.jit
 def _soft_min_rows(geometry: Geometry, h: Float[Array | np.ndarray, " m"]) -> Float[Array, " n"]:
+    return gathered(geometry.devices, over_rows(geometry, _soft_min, (h,)))
+
+
+def _soft_min(geometry: Geometry, h: Float[Array | np.ndarray, " m"]) -> Float[Array, " n"]:
     if geometry.matrix is not None:
         return jax.nn.logsumexp(h[None, :] - geometry.inverse * geometry.matrix, axis=1)
     n, m = geometry.shape
@@ -133,8 +175,12 @@ def _soft_min_rows(geometry: Geometry, h: Float[Array | np.ndarray, " m"]) -> Fl
 def soft_min_groups(geometry: Geometry, h: Float[Array | np.ndarray, " m"], width: int) -> Float[Array, "n groups"]:
     """Return ``log sum_j exp(h_j - C_ij / epsilon)`` over each `width` consecutive columns j, for every row i.
 
-    `width` divides the block, or is a multiple of it.
+    `width` divides the block, or is a multiple of it. Rows stay on the devices that they were made on.
     """
+    return over_rows(geometry, partial(_soft_min_of_groups, width=width), (h,))
+
+
+def _soft_min_of_groups(geometry: Geometry, h: Float[Array | np.ndarray, " m"], width: int) -> Float[Array, "n groups"]:
     n, m = geometry.shape
     if geometry.matrix is not None:
         logits = h[None, :] - geometry.inverse * geometry.matrix

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._devices import gathered
 from scgenot._progress import SILENT, Progress
 from scgenot._sizes import pad_with, padded_size
 from scgenot.sinkhorn._geometry import Geometry, soft_min_groups
@@ -154,7 +155,8 @@ def _steps(geometry: Geometry, log_a, log_b, u, v, taus, widths: tuple[int, int]
         return u, v, jnp.maximum(rows, columns), done + 1
 
     unfinished = lambda state: (state[3] < n_steps) & (state[2] > tolerance)
-    return jax.lax.while_loop(unfinished, step, (u, v, jnp.inf, -jnp.asarray(first, jnp.int32)))
+    start = (u, v, jnp.inf, -jnp.asarray(first, jnp.int32))
+    return gathered(geometry.devices, jax.lax.while_loop(unfinished, step, start))
 
 
 def _half(geometry: Geometry, log_a, log_b, u, v, taus, width: int):
@@ -177,7 +179,7 @@ def _half(geometry: Geometry, log_a, log_b, u, v, taus, width: int):
     unfinished = lambda state: (state[0] < most) & (state[2] > _BALANCING_TOLERANCE * jnp.minimum(violation, 1.0))
     _, shift, _ = jax.lax.while_loop(unfinished, balance, (0, jnp.zeros(sums.shape[1]), jnp.inf))
     u = -taus[0] * jax.nn.logsumexp(sums + shift, axis=1)
-    return u, v + jnp.repeat(shift, width)[: len(v)], violation
+    return gathered(geometry.devices, (u, v + jnp.repeat(shift, width)[: len(v)], violation))
 
 
 def _group_sums(log_weights: Float[Array | np.ndarray, " m"], width: int) -> Float[Array, " groups"]:

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from scgenot._devices import DevicesLike
 from scgenot._rng import RNG
 from scgenot.flow import ODEConfig
 from scgenot.tl._writing import Results, check_writable, safe_columns, write
@@ -35,6 +36,7 @@ def transport(
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
     until: Hashable | None = None,
+    devices: DevicesLike = "auto",
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Transport source cells and write the result.
@@ -68,6 +70,8 @@ def transport(
     until
         In a model of a time course, the time that cells are taken to; by default each cell's next one. See
         :meth:`scgenot.GENOT.sample`.
+    devices
+        Devices that share the samples, as in :meth:`scgenot.GENOT.sample`.
     copy
         Return a changed copy and leave `adata` as it is.
 
@@ -117,6 +121,7 @@ def transport(
         keep_samples=store_samples,
         conditions=conditions,
         until=until,
+        devices=devices,
     )
     several = found if isinstance(found, dict) else {None: found}
     grown = None
