@@ -22,6 +22,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
+# For a process that a test starts to see that something runs, or how many programs that compiles: no number is looked at,
+# compiling is most of what it does, and that takes a third less.
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
 # Before anything imports these rooms: each annotated function then checks shapes and types of what goes in and out.
 # As type checkers read annotations (PEP 484): where `float` stands, a whole number will do.
 _CHECKER = types.ModuleType("scgenot_tests_typechecker")

@@ -1,8 +1,11 @@
 """How many programs a whole job compiles: few the first time, next to none for data of another size."""
 
 import json
+import os
 import subprocess
 import sys
+
+from tests.conftest import UNOPTIMIZED
 
 SCRIPT = """
 import json, warnings
@@ -48,6 +51,7 @@ def compiled(rep: str) -> list[int]:
         text=True,
         timeout=900,
         check=False,
+        env=os.environ | UNOPTIMIZED,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.split("PROGRAMS", 1)[1])
