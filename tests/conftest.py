@@ -121,7 +121,8 @@ def assert_same(adata: ad.AnnData, before: dict, *, new_uns: tuple[str, ...] = (
 # Rooms that see arrays only: numerics against closed forms, POT and SciPy, which another Python or another JAX could not break
 # without breaking the contract suites, the model and the tools. Those run on every stack, as what is written here does not.
 ONCE_ROOMS = {"costs", "coupling", "datasets", "flow", "methods", "metrics", "sinkhorn"}
-EVERYWHERE = {"coupling/test_contract.py", "methods/test_contract.py", "methods/test_compilation.py"}
+# Programs are counted everywhere in `top/test_compilation.py`, those of a method among them.
+EVERYWHERE = {"coupling/test_contract.py", "methods/test_contract.py"}
 # What is said of the code rather than done by it.
 ONCE = {"test_docs.py", "test_types.py"}
 # Files that take longest come first, so that no process is left with one of them at the end.
