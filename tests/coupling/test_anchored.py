@@ -16,7 +16,7 @@ from scgenot.costs import Geodesic
 from scgenot.coupling import CouplingConfig, solve_coupling
 
 KEY = jax.random.key(0)
-N, M, NEIGHBOURS = 32, 30, 6
+N, M, NEIGHBOURS = 40, 30, 6
 GEODESIC = CouplingConfig(cost=Geodesic(n_neighbors=NEIGHBOURS), epsilon=0.05)
 
 

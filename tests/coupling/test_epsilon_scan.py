@@ -16,9 +16,9 @@ QUADRATIC = {"problem": "quadratic", "epsilons": (0.02, 0.005)}
 def shape():
     """A lopsided cloud, and the same cells turned, in another order and in other dimensions."""
     rng = np.random.default_rng(1)
-    source = (rng.gamma(1.5, size=(80, 3)) * [2.0, 1.0, 0.5]).astype(np.float32)
+    source = (rng.gamma(1.5, size=(200, 3)) * [2.0, 1.0, 0.5]).astype(np.float32)
     turn = np.linalg.qr(rng.normal(size=(5, 5)))[0][:3]
-    return source, (source @ turn)[rng.permutation(80)].astype(np.float32)
+    return source, (source @ turn)[rng.permutation(200)].astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_progress_counts_couplings(rng):
         ({"epsilons": ()}, "`epsilons` must hold at least one value"),
         ({"epsilons": (0.0,)}, "`epsilons` must be a finite number above 0"),
         ({"max_cells": 2}, "`max_cells` must be a whole number of at least 4"),
-        ({"source_weights": np.ones(9)}, r"`source_weights` must hold one value for each of the 80 cells"),
+        ({"source_weights": np.ones(9)}, r"`source_weights` must hold one value for each of the 200 cells"),
         ({"config": CouplingConfig(cost="precomputed")}, "not scanned over `cost`='precomputed'"),
     ],
 )
