@@ -22,6 +22,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
+# For a process that a test starts to see that something runs, or how many programs that compiles: no number is looked at,
+# compiling is most of what it does, and that takes a third less.
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
 # Before anything imports these rooms: each annotated function then checks shapes and types of what goes in and out.
 # As type checkers read annotations (PEP 484): where `float` stands, a whole number will do.
 _CHECKER = types.ModuleType("scgenot_tests_typechecker")
@@ -117,7 +121,8 @@ def assert_same(adata: ad.AnnData, before: dict, *, new_uns: tuple[str, ...] = (
 # Rooms that see arrays only: numerics against closed forms, POT and SciPy, which another Python or another JAX could not break
 # without breaking the contract suites, the model and the tools. Those run on every stack, as what is written here does not.
 ONCE_ROOMS = {"costs", "coupling", "datasets", "flow", "methods", "metrics", "sinkhorn"}
-EVERYWHERE = {"coupling/test_contract.py", "methods/test_contract.py", "methods/test_compilation.py"}
+# Programs are counted everywhere in `top/test_compilation.py`, those of a method among them.
+EVERYWHERE = {"coupling/test_contract.py", "methods/test_contract.py"}
 # What is said of the code rather than done by it.
 ONCE = {"test_docs.py", "test_types.py"}
 # Files that take longest come first, so that no process is left with one of them at the end.

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import UNOPTIMIZED
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("SCGENOT_DATA", ROOT.parent / "shared" / "data")).resolve()
@@ -49,7 +50,7 @@ def test_runs(name, tmp_path):
     for data in TUTORIALS[name]:
         if not (DATA / data).is_file():
             pytest.skip(f"needs {data} in $SCGENOT_DATA; there is no {DATA / data}")
-    environment = os.environ | {"SCGENOT_DATA": str(DATA), "MPLBACKEND": "Agg"}
+    environment = os.environ | UNOPTIMIZED | {"SCGENOT_DATA": str(DATA), "MPLBACKEND": "Agg"}
     command = [sys.executable, "-c", BRIEF, str(ROOT / "tutorials" / f"{name}.py")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,7 +1,10 @@
 """How many programs fitting, sampling and growth compile, on a coupling that compiles none."""
 
+import os
 import subprocess
 import sys
+
+from tests.conftest import UNOPTIMIZED
 
 SCRIPT = """
 import numpy as np
@@ -33,7 +36,14 @@ print("PROGRAMS", programs(110), programs(523), programs(64), programs(1500))
 
 
 def test_few_programs_are_compiled_and_none_for_another_number_of_cells():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=os.environ | UNOPTIMIZED,
+    )
     assert done.returncode == 0, done.stderr
     first, second, third, larger = eval(done.stdout.split("PROGRAMS", 1)[1].strip().replace(") (", "), ("))
     # Of the first fit: the seed (2), keys, initial weights, optimiser, growth, steps, validation loss, its noise, samples and

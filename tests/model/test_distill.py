@@ -80,6 +80,7 @@ def test_a_failed_call_leaves_the_model_as_it_was(few):
     assert few._method is method and dict(few.history) == history
 
 
+@pytest.mark.once
 def test_all_conditions_are_distilled():
     adata = make_adata(60, 50, other=40)
     GENOT.setup_anndata(adata, population_key="condition", source="control", target=None, source_rep="X_pca")

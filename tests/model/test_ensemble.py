@@ -17,6 +17,7 @@ def ensemble():
     return model
 
 
+@pytest.mark.once
 def test_disagreement_grows_away_from_the_training_cells(ensemble):
     near = make_adata()
     far = make_adata()

@@ -196,11 +196,13 @@ def test_wrong_data_are_answered(cross, trained):
         cross.get_uncertainty(displacement=True)
 
 
-def test_some_cells_of_each_modality(mdata):
+def test_some_cells_of_each_modality():
+    # Halves of twice as many cells: of the size of all cells elsewhere, whose programs are there.
+    mdata = make_mdata(120, 100)
     model = build(mdata, setup={"population_key": "half", "source": "even", "target": "odd"})
-    assert (model.summary_stats.n_source_cells, model.summary_stats.n_target_cells) == (30, 25)
+    assert (model.summary_stats.n_source_cells, model.summary_stats.n_target_cells) == (60, 50)
     model.train(**FEW)
-    assert len(model.sample(n_samples=1)) == 30
+    assert len(model.sample(n_samples=1)) == 60
     rows = np.flatnonzero(mdata["atac"].obs["half"] == "even")
     np.testing.assert_array_equal(model.source_rows(), rows)
     assert set(model.train_indices_["source"]) | set(model.validation_indices_["source"]) == set(rows)
@@ -208,7 +210,14 @@ def test_some_cells_of_each_modality(mdata):
     assert sorted(targets) == list(np.flatnonzero(mdata["rna"].obs["half"] == "odd"))
 
 
-def test_counts_of_a_modality(mdata):
+@pytest.fixture
+def few_counts(mdata):
+    """The same cells with as many counts as they have features in their representations: one network for both."""
+    return mudata.MuData({"atac": mdata["atac"][:, :3].copy(), "rna": mdata["rna"][:, :2].copy()})
+
+
+def test_counts_of_a_modality(few_counts):
+    mdata = few_counts
     model = build(mdata, setup={"source_rep": "X", "target_rep": "X"})
     model.train(**FEW)
     assert model.var_names == list(mdata["atac"].var_names)
@@ -217,8 +226,8 @@ def test_counts_of_a_modality(mdata):
         model.sample(mdata["atac"][:, ::-1])
 
 
-def test_backed(mdata, tmp_path):
-    build(mdata, setup={"source_rep": "X"}).train(**FEW)
+def test_backed(few_counts, tmp_path):
+    mdata = few_counts
     mdata.write_h5mu(tmp_path / "cells.h5mu")
     backed = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
     results = []
@@ -290,17 +299,21 @@ def test_given_costs_are_those_of_the_training_cells(mdata, asked, one):
     assert held.target_costs is None and held.shared is None
 
 
+@pytest.mark.once
 def test_one_matrix_in_a_linear_problem(mdata):
     adata = as_one_anndata(mdata)
-    shared = adata.obsm["X_shared"]
-    adata.obsp["far"] = np.abs(shared - shared.T)
-    setup = {"population_key": "assay", "source": "rna", "target": "atac", "source_rep": "X_shared"}
+    # Of as many features as the other models within one space have.
+    cells = np.random.default_rng(0).normal(size=(adata.n_obs, 3)).astype(np.float32)
+    cells[:, :1] = adata.obsm["X_shared"]
+    adata.obsm["X_both"] = cells
+    adata.obsp["far"] = np.linalg.norm(cells[:, None] - cells[None], axis=-1)
+    setup = {"population_key": "assay", "source": "rna", "target": "atac", "source_rep": "X_both"}
     models = []
     for distances, cost in ((None, "euclidean"), ("far", None)):
         GENOT.setup_anndata(adata, **setup, source_distances=distances)
         models.append(GENOT(adata, flow_config=SMALL, cost=cost))
         models[-1].train(**FEW)
-    # In one dimension the matrix holds what the plain model computes.
+    # The matrix holds what the plain model computes.
     assert "linear, global coupling, cost precomputed" in repr(models[1])
     summaries = [model.coupling_summary().iloc[0] for model in models]
     assert summaries[1]["objective"] == pytest.approx(summaries[0]["objective"], rel=1e-3)
@@ -312,7 +325,7 @@ def test_one_matrix_in_a_linear_problem(mdata):
     got = np.concatenate([arrays.source, arrays.target])
     np.testing.assert_array_equal(got, adata.obsp["far"][np.ix_(joint, joint)])
     other = models[1].reverse(**FEW)
-    assert other.sample(n_samples=1).shape == (60, 1, 1)
+    assert other.sample(n_samples=1).shape == (60, 1, 3)
 
 
 def test_a_graph_of_neighbours_is_no_matrix_of_costs(mdata):

@@ -3,12 +3,14 @@
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pytest
 
 from scgenot import GENOT
 from scgenot.datasets import quadratic_gaussian
 from scgenot.flow import FlowConfig
 
 
+@pytest.mark.once
 def test_conditional_law_of_a_quadratic_problem():
     problem = quadratic_gaussian(epsilon=1.0)
     n = 800

@@ -286,6 +286,7 @@ def test_each_sample_of_an_ensemble_stays_with_its_member(course):
     ), (moved, stayed)
 
 
+@pytest.mark.once
 def test_composition_of_gaussian_steps():
     """Two steps of Gaussians: the composed law is Gaussian, with mean and covariance from both entropic plans."""
     rng = np.random.default_rng(0)

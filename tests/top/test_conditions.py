@@ -127,6 +127,7 @@ def test_the_command_line_predicts_conditions(tmp_path, capsys):
     assert ad.read_h5ad(labelled).obs["genot_labels"].notna().sum() == 140
 
 
+@pytest.mark.once
 def test_conditions_between_two_spaces_share_one_orientation():
     """Shapes that look alike from either side: alone, each condition could come out mirrored."""
     rng = np.random.default_rng(0)

@@ -79,6 +79,7 @@ def test_bad_questions_get_answers(data, relaxed, trained):
         untrained.get_growth()
 
 
+@pytest.mark.once
 def test_minibatches_do_not_tell(data):
     scgenot.GENOT.setup_anndata(data, **SETUP)
     model = scgenot.GENOT(data, tau_source=0.9, coupling="minibatch", flow_config=SMALL)

@@ -132,6 +132,7 @@ def test_models_that_go_back_see_the_same(model, course):
     assert course.uns["back"]["params"]["passed"] == list(DAYS)
 
 
+@pytest.mark.once
 def test_unbalanced_plans_and_minibatches():
     adata = make_bowl()
     for options in ({"tau_source": 0.999, "tau_target": 0.999}, {"coupling": "minibatch"}):

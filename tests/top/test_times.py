@@ -206,6 +206,7 @@ def test_interpolation_back_in_time(backward, course):
     np.testing.assert_allclose(between.X[right].mean(axis=0), [4, 6, -3], atol=0.5)
 
 
+@pytest.mark.once
 def test_interpolation_of_gaussians():
     """Half-way between Gaussians lies a Gaussian: a quarter of both covariances and of the plan's cross-covariances."""
     rng = np.random.default_rng(0)
