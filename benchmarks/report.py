@@ -207,6 +207,7 @@ def draw(path: Path, table: Table, rows: Sequence[Sequence[Row]]) -> None:
     """Write the picture of a table."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     plot = table.plot
     means = [(row[0], _mean(row, plot.x), _mean(row, plot.y)) for row in rows]
@@ -234,6 +235,10 @@ def draw(path: Path, table: Table, rows: Sequence[Sequence[Row]]) -> None:
         across = [x for _, x, _ in here if x is not None]
         if across and min(across) > 0:
             axis.set_xscale("log")
+            # Ranges of less than a decade would have their minor ticks labelled, one over the other.
+            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(plot.x)
         axis.set_title("" if panel is None else f"{plot.panels} = {told(panel)}", fontsize="medium")
     axes[0].set_ylabel(plot.y)
