@@ -130,9 +130,9 @@ def test_landmarks_with_shared_features(mirrored):
     rng = np.random.default_rng(3)
     many = rng.integers(0, 60, 500)
     left, right = source[many], target[partner[many]]
-    config = CouplingConfig(cost="euclidean", epsilon=2e-3, alpha=0.9, landmarks=120, coarse_limit=10_000)
+    config = CouplingConfig(cost="euclidean", epsilon=2e-3, alpha=0.9, landmarks=60, coarse_limit=10_000)
     found = solve(left, right, shared=(side[many], side[many]), config=config)
     drawn = np.asarray(found.conditional(jax.random.key(1), np.arange(500), 16))
-    assert "fused, global, 120 x 120 landmarks" in found.diagnostics.kind
+    assert "fused, global, 60 x 60 landmarks" in found.diagnostics.kind
     apart = np.linalg.norm(right[drawn].mean(axis=1) - right, axis=1)
     assert np.median(apart) < 0.1 * np.median(cdist(right, right))
