@@ -82,7 +82,7 @@ def training(count: int) -> pd.DataFrame:
     i, j = (jnp.asarray(rng.integers(0, 4096, (count, BATCH)), jnp.int32) for _ in range(2))
     state = initial_state(train.max_grad_norm, 1, params)
     rates, table, block = np.full(count, 1e-4, np.float32), np.zeros((1, 0), np.float32), np.zeros(i.shape, np.int32)
-    step = partial(_run_steps, graphdef, path, 1, train.max_grad_norm, train.ema_decay)
+    step = partial(_run_steps, graphdef, path, 1, train.max_grad_norm, train.ema_decay, None)
     whole = quickest(step, state, cells, table, (i, j, block), rates, key, 0, count, count=count)
 
     def loss_of(params, x, y, z, t):

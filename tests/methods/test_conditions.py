@@ -96,7 +96,7 @@ def test_held_out_pairs_are_scored_under_their_condition(data, learned):
         )
         assert metrics is None
         arrays = (pairs.x, pairs.y, pairs.z, pairs.t, pairs.c)
-        losses[name] = float(_validation_loss(learned.graphdef, NoiseToTarget(), 1, weights.params, *arrays))
+        losses[name] = float(_validation_loss(learned.graphdef, NoiseToTarget(), 1, None, weights.params, *arrays))
     assert losses["right"] < 0.8 * losses["exchanged"]
 
 

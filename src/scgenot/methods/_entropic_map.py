@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
 from scgenot._blocks import matmul, rows_per_block
+from scgenot._devices import Devices  # noqa: F401 (annotations of the base class name it)
 from scgenot._messages import check_count, check_positive, one_of
 from scgenot._rng import RNG, as_key
 from scgenot._sizes import pad_edge, pad_with, padded_size

@@ -17,6 +17,7 @@ from scipy.cluster.vq import kmeans2
 from tqdm.auto import tqdm
 
 from scgenot._blocks import matmul
+from scgenot._devices import Devices  # noqa: F401 (annotations of the base class name it)
 from scgenot._messages import check_count, check_positive
 from scgenot._random import normal, random_bits, related, uniform
 from scgenot._rng import RNG, as_key

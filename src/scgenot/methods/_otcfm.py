@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot._devices import Devices  # noqa: F401 (annotations of the base class name it)
 from scgenot._rng import RNG
 from scgenot.coupling import Coupling, MarginalKind  # noqa: F401 (annotations of the base class name MarginalKind)
 from scgenot.flow._conditions import ConditionLayout

@@ -155,7 +155,7 @@ def _steps(geometry: Geometry, log_a, log_b, u, v, taus, widths: tuple[int, int]
         return u, v, jnp.maximum(rows, columns), done + 1
 
     unfinished = lambda state: (state[3] < n_steps) & (state[2] > tolerance)
-    start = (u, v, jnp.inf, -jnp.asarray(first, jnp.int32))
+    start = (u, v, jnp.asarray(jnp.inf, jnp.float32), -jnp.asarray(first, jnp.int32))
     return gathered(geometry.devices, jax.lax.while_loop(unfinished, step, start))
 
 
@@ -177,7 +177,8 @@ def _half(geometry: Geometry, log_a, log_b, u, v, taus, width: int):
 
     most = max(_FEWEST_BALANCINGS, int(_BALANCING_SHARE * len(v) / sums.shape[1]))
     unfinished = lambda state: (state[0] < most) & (state[2] > _BALANCING_TOLERANCE * jnp.minimum(violation, 1.0))
-    _, shift, _ = jax.lax.while_loop(unfinished, balance, (0, jnp.zeros(sums.shape[1]), jnp.inf))
+    start = (0, jnp.zeros(sums.shape[1], sums.dtype), jnp.asarray(jnp.inf, sums.dtype))
+    _, shift, _ = jax.lax.while_loop(unfinished, balance, start)
     u = -taus[0] * jax.nn.logsumexp(sums + shift, axis=1)
     return gathered(geometry.devices, (u, v + jnp.repeat(shift, width)[: len(v)], violation))
 
