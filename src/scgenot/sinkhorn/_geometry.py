@@ -108,7 +108,7 @@ class Geometry:
 
 def over_rows(
     geometry: Geometry, function: Callable[..., Any], whole: tuple[Any, ...] = (), rows: tuple[Any, ...] = ()
-):
+) -> Any:
     """Return ``function(geometry, *whole, *rows)`` in compiled code, each device computing it for its share of the rows.
 
     What it returns has a row for each row of costs, as have `rows`; `whole` is what all devices see.
