@@ -33,3 +33,13 @@ def as_key(rng: RNG) -> jax.Array:
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
         return jax.random.key(int(rng) % 2**32)
     raise TypeError(f"`rng` must be an int, a numpy.random.Generator or None, got {type(rng).__name__}.")
+
+
+def keys(key: jax.Array, n: int) -> tuple[jax.Array, ...]:
+    """Split a key into up to five, in a program that all callers share."""
+    return _five_keys(key)[:n]
+
+
+@jax.jit
+def _five_keys(key: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jax.random.split(key, 5))

@@ -46,7 +46,11 @@ def test_cells_are_matched_within_their_stratum_and_answer_in_their_context(tmp_
             ValueError,
             "50 target cells have no perturbation.*are empty or have a dose of 0",
         ),
-        ({"condition_reps": {"kind": "vectors"}}, ValueError, "vectors|kind"),
+        (
+            {"condition_reps": {"kind": "vectors"}},
+            ValueError,
+            "`condition_reps` has 'kind', which is no covariate and no context",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_changed(changed, error, message):

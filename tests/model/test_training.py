@@ -443,7 +443,8 @@ def test_double_precision():
         "for ode in (ODEConfig(), ODEConfig(solver='tsit5')):\n"
         "    samples = model.sample(n_samples=2, ode=ode)\n"
         "    assert samples.dtype == np.float32 and samples.shape == (60, 2, 3) and np.isfinite(samples).all()\n"
-        "assert np.isfinite(model.get_growth()).all()\n"
+        "growth = model._method.growth(adata.obsm['X_pca'])\n"
+        "assert growth.dtype == np.float32 and np.isfinite(growth).all()\n"
     )
     environment = os.environ | UNOPTIMIZED | {"JAX_ENABLE_X64": "1"}
     root = Path(__file__).resolve().parents[2]

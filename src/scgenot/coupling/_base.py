@@ -24,9 +24,8 @@ class StartReport:
     start
         Name of the start.
     objective
-        Value reached, in units of the scaled costs, of starts that have lost to about 1 %; of one that came to the plan of a better
-        one, that of the better one;
-        NaN for starts that were not followed to the end.
+        Value reached, in units of the scaled costs; of starts that have lost it is good to about 1 %. A start that came to the plan
+        of a better one has the better one's; NaN for starts that were not followed to the end.
     iterations
         Linearisations at the final epsilon; 0 for starts that were not followed that far.
     plan_change

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from scgenot._devices import Devices, brought_home, gathered, over_devices, put_whole
 from scgenot._random import random_bits
+from scgenot._rng import keys
 from scgenot._sizes import pad_edge, pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
@@ -74,16 +75,6 @@ class ValidationSet:
         if conditions is not None:
             rows = np.asarray(conditions, np.float32)[np.asarray(block[0][0])]
         return cls(np.asarray(source)[np.asarray(i[0])], np.asarray(target)[np.asarray(j[0])], noise, times, rows)
-
-
-def keys(key: jax.Array, n: int) -> tuple[jax.Array, ...]:
-    """Split a key into up to five, in a program that all callers share."""
-    return _five_keys(key)[:n]
-
-
-@jax.jit
-def _five_keys(key: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(jax.random.split(key, 5))
 
 
 def train_velocity(

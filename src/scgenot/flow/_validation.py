@@ -11,13 +11,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from scgenot._rng import keys
 from scgenot._sampling import host_rng, stratified
 from scgenot.coupling import Coupling
 from scgenot.flow._config import ODEConfig
 from scgenot.flow._path import Path
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import ValidationSet, keys
+from scgenot.flow._trainer import ValidationSet
 from scgenot.metrics import energy_distance, sinkhorn_divergence
 
 # Cells of each population that the divergence is between: the smallest of these that holds all held-out cells, or the last.

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from scgenot._devices import Devices, DevicesLike
 from scgenot._messages import check_count, one_of
-from scgenot._rng import RNG, as_key
+from scgenot._rng import RNG, as_key, keys
 from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
 from scgenot.flow._conditions import ConditionLayout
 from scgenot.flow._config import DistillConfig, DivergenceConfig, FlowConfig, ODEConfig, TrainConfig
@@ -24,7 +24,7 @@ from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path
 from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import keys, train_velocity
+from scgenot.flow._trainer import train_velocity
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import abstract_velocity, initial_weights, member_of
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth

@@ -13,12 +13,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from sklearn.neighbors import NearestNeighbors
 
+from scgenot._rng import keys
 from scgenot._sampling import host_rng, stratified
 from scgenot._sizes import pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import RescalingConfig
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import keys
 
 # softplus(_ONE) = 1: networks start from the mean growth.
 _ONE = math.log(math.expm1(1.0))

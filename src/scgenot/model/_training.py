@@ -16,7 +16,7 @@ import pandas as pd
 
 from scgenot._devices import Devices, chosen_devices
 from scgenot._messages import check_count
-from scgenot._rng import RNG, as_key
+from scgenot._rng import RNG, as_key, keys
 from scgenot._sampling import host_rng
 from scgenot.coupling import Coupling, solve_blocks, solve_coupling
 from scgenot.data import (
@@ -31,7 +31,6 @@ from scgenot.data import (
     weights_among,
 )
 from scgenot.flow import HeldOut, TrainConfig, Unseen, reference_rows
-from scgenot.flow._trainer import keys
 from scgenot.methods import FitData, Method
 from scgenot.model._cells import on_devices
 from scgenot.model._conditions import known, settle, unseen_conditions
