@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from tests.conftest import BRIEF, SETUP, SMALL, make_adata
+from tests.conftest import BRIEF, SETUP, SMALL, assert_same, make_adata, snapshot
 from tests.data.test_reading import peak_of
 
 import scgenot
@@ -126,3 +126,87 @@ def test_results_are_written_into_the_file_that_backs_the_data(tmp_path):
         again.obsm["genot_samples"][model.source_rows(whole)], model.sample(whole, n_samples=2)
     )
     assert again.obs["genot_uncertainty"].notna().sum() == 60
+
+
+# ---- Transported cells in a file -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Seven cells of four features at once, so that there are many blocks."""
+    monkeypatch.setattr("scgenot.tl._transported_cells.rows_per_block", lambda width: 7)
+
+
+def saved_and_opened(cells, path):
+    cells.copy().write_h5ad(path)
+    return ad.read_h5ad(path)
+
+
+@pytest.mark.parametrize("rep", ["X_pca", "X"])
+def test_cells_written_in_blocks_are_those_in_memory(tmp_path, small_blocks, monkeypatch, rep):
+    adata = make_adata()
+    model, before = trained_on(adata, rep), snapshot(adata)
+    # Of one cell that is named twice, other samples the second time, whichever block it is in.
+    rows = np.r_[model.source_rows(adata)[:30], model.source_rows(adata)[:3]]
+    asked = {"n_samples": 3, "indices": rows, "rng": 4}
+    held = scgenot.tl.transported_cells(adata, model, **asked)
+    sample, drawn = model.sample, []
+    monkeypatch.setattr(model, "sample", lambda *a, **o: drawn.append(sample(*a, **o)) or drawn[-1])
+    cells = scgenot.tl.transported_cells(adata, model, **asked, file=tmp_path / "cells.h5ad")
+    # Of a cell that comes again, its first samples are drawn again.
+    assert len(drawn) >= 15 and max(one.shape[0] * one.shape[1] for one in drawn) <= 12 < cells.n_obs == 99
+    assert_same(adata, before)
+    assert cells.isbacked and [one.name for one in tmp_path.iterdir()] == ["cells.h5ad"]
+    pd.testing.assert_frame_equal(cells.obs, saved_and_opened(held, tmp_path / "held.h5ad").obs)
+    assert isinstance(cells.X, h5py.Dataset) and all(isinstance(one, h5py.Dataset) for one in cells.obsm.values())
+    np.testing.assert_array_equal(cells[5:8].X, held.X[5:8])
+    for found in (cells.to_memory(), ad.read_h5ad(tmp_path / "cells.h5ad")):
+        np.testing.assert_array_equal(found.X, held.X)
+        assert list(found.obsm) == list(held.obsm) == ([] if rep == "X" else [rep])
+        for key in held.obsm:
+            np.testing.assert_array_equal(found.obsm[key], held.obsm[key])
+        assert list(found.var_names) == list(held.var_names)
+        assert found.uns["genot"]["params"]["n_samples"] == 3
+    # They can be asked about again, as those in memory.
+    means = [model.get_transported_mean(one, indices=np.arange(40), n_samples=2) for one in (held, cells)]
+    np.testing.assert_array_equal(*means)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    adata = make_adata()
+    model, before = trained_on(adata), snapshot(adata)
+    monkeypatch.setattr(model, "sample", lambda *args, **options: pytest.fail("sampled"))
+    there, folder = tmp_path / "there.h5ad", tmp_path / "folder.h5ad"
+    there.write_bytes(b"of someone else")
+    folder.mkdir()
+    for file, kind, message in [
+        (there, FileExistsError, "`file`='.*there.h5ad' is there already. Remove it first"),
+        (folder, FileExistsError, "folder.h5ad' is there already"),
+        (tmp_path / "none" / "cells.h5ad", FileNotFoundError, "cannot be written .*Name a file in a folder that is there"),
+        (there / "cells.h5ad", NotADirectoryError, "cannot be written"),
+        (tmp_path / "cells.zarr", ValueError, r"must end in '\.h5ad'"),
+        (3, TypeError, "must be the path of a new .h5ad file, got int"),
+    ]:
+        with pytest.raises(kind, match=message):
+            scgenot.tl.transported_cells(adata, model, file=file)
+    assert_same(adata, before)
+    assert there.read_bytes() == b"of someone else"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["folder.h5ad", "there.h5ad"]
+
+
+def test_what_fails_while_cells_are_written_leaves_no_file(tmp_path, small_blocks, monkeypatch):
+    adata = make_adata()
+    model, before = trained_on(adata), snapshot(adata)
+    sample, calls = model.sample, []
+
+    def failing(*args, **options):
+        calls.append(None)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return sample(*args, **options)
+
+    monkeypatch.setattr(model, "sample", failing)
+    with pytest.raises(KeyboardInterrupt):
+        scgenot.tl.transported_cells(adata, model, file=tmp_path / "cells.h5ad")
+    assert len(calls) == 4 and not list(tmp_path.iterdir())
+    assert_same(adata, before)

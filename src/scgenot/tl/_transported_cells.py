@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,10 +15,12 @@ from anndata.utils import make_index_unique
 from jaxtyping import Float, Int, Shaped
 from mudata import MuData
 
+from scgenot._blocks import rows_per_block
 from scgenot._messages import check_count
 from scgenot._rng import RNG, as_key
 from scgenot.data import in_memory
 from scgenot.flow import ODEConfig
+from scgenot.tl._cell_file import check_new_file, write_cells
 from scgenot.tl._writing import sent_mass
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ def transported_cells(
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
     until: Hashable | None = None,
+    file: str | os.PathLike[str] | None = None,
 ) -> AnnData:
     """Return transported cells: samples, not means, so that they look like cells of the target population.
 
@@ -67,6 +71,9 @@ def transported_cells(
         after those of another.
     until
         In a model of a time course, the time that cells are taken to; by default each cell's next one.
+    file
+        A new ``.h5ad`` file that cells are written to block by block, where they would be too many for memory: 30 samples of a million
+        cells in 50 features are 6 GB. What is drawn is the same. ``None``: they are held in memory.
 
     Returns
     -------
@@ -81,20 +88,28 @@ def transported_cells(
     slots and contexts
         Those of the condition, in a model that has several; ``obs["condition"]`` has its name.
 
+    With `file` it is backed by it (``"r"``): ``X`` and the representation in ``obsm``, which the file holds once, are read where they
+    are asked for, and ``obs`` is in memory. Opened again by ``anndata.read_h5ad(file, backed="r")``, ``obsm`` is read as a whole.
+
     Raises
     ------
     RuntimeError, KeyError, ValueError
         As :meth:`scgenot.GENOT.sample` and, with `weight_by_growth`, :meth:`scgenot.GENOT.get_growth`; also if there are
         no source cells in `adata`, or prior weights are missing or wrong.
+    FileExistsError, OSError, ValueError, TypeError
+        If `file` is there already, cannot be written, or is no ``.h5ad``. A call that fails leaves none behind.
 
     Examples
     --------
     >>> cells = scgenot.tl.transported_cells(adata, model, n_samples=5)  # doctest: +SKIP
     >>> cells.obs["source_cell"]  # doctest: +SKIP
+    >>> cells = scgenot.tl.transported_cells(adata, model, n_samples=30, file="cells.h5ad")  # doctest: +SKIP
+    >>> cells.X[:100]  # doctest: +SKIP
     """
+    path = None if file is None else check_new_file(file)
     params = model.describe() | {"n_samples": n_samples, "weight_by_growth": weight_by_growth}
     params |= {} if until is None else {"until": until}
-    drawn = draw_cells(
+    awaited = await_cells(
         adata,
         model,
         n_samples=n_samples,
@@ -106,12 +121,18 @@ def transported_cells(
         conditions=conditions,
         until=until,
     )
-    values = drawn.values
-    rep = params["target_rep"]
-    names = model.target_var_names or [f"{rep}_{k}" for k in range(values.shape[1])]
-    cells = AnnData(X=values, obs=drawn.obs, var=pd.DataFrame(index=pd.Index(names)), uns={"genot": {"params": params}})
+    rep, width = params["target_rep"], model._method.target_dim
+    names = model.target_var_names or [f"{rep}_{k}" for k in range(width)]
+    about = {"var": pd.DataFrame(index=pd.Index(names)), "uns": {"genot": {"params": params}}}
+    if path is not None:
+        # Whole cells: of one that two blocks shared, samples would be drawn twice.
+        size = n_samples * max(1, rows_per_block(width) // n_samples)
+        obs = below_each_other([one.obs for one in awaited])
+        return write_cells(path, obs, rep=rep, blocks=_in_blocks(awaited, size), **about)
+    drawn = _all_of_them(awaited)
+    cells = AnnData(X=drawn.values, obs=drawn.obs, **about)
     if rep != "X":
-        cells.obsm[rep] = values.copy()
+        cells.obsm[rep] = drawn.values.copy()
     return cells
 
 
@@ -134,7 +155,29 @@ class Drawn:
     rows: Int[np.ndarray, " n"]
 
 
-def draw_cells(
+@dataclasses.dataclass(frozen=True)
+class Awaited:
+    """Transported cells of one condition, before they are drawn.
+
+    Attributes
+    ----------
+    obs, rows
+        As in :class:`Drawn`.
+    draw
+        Returns the values of some of them.
+    """
+
+    obs: pd.DataFrame
+    rows: Int[np.ndarray, " n"]
+    draw: Callable[[slice], Float[np.ndarray, "k d"]]
+
+
+def draw_cells(adata: AnnData | MuData, model: GENOT, **options: Any) -> Drawn:
+    """Draw the cells of :func:`transported_cells`, which has the same parameters."""
+    return _all_of_them(await_cells(adata, model, **options))
+
+
+def await_cells(
     adata: AnnData | MuData,
     model: GENOT,
     *,
@@ -146,15 +189,19 @@ def draw_cells(
     ode: ODEConfig | None = None,
     conditions: str | Sequence[str] | pd.DataFrame | None = None,
     until: Hashable | None = None,
-) -> Drawn:
-    """Draw the cells of :func:`transported_cells`, which has the same parameters."""
+) -> list[Awaited]:
+    """Return the cells of :func:`transported_cells`, which has the same parameters, by condition and not drawn yet."""
     check_count("n_samples", n_samples)
     params = model.describe()
     how = {"batch_size": batch_size, "rng": as_key(rng), "ode": ode, "until": until}
-    parts = [
+    return [
         _of_condition(adata, model, one, n_samples, indices, weight_by_growth, how, params)
         for one in model.resolve_conditions(conditions) or [None]
     ]
+
+
+def _all_of_them(awaited: Sequence[Awaited]) -> Drawn:
+    parts = [Drawn(one.draw(slice(None)), one.obs, one.rows) for one in awaited]
     if len(parts) == 1:
         return parts[0]
     return Drawn(
@@ -164,8 +211,20 @@ def draw_cells(
     )
 
 
+def _in_blocks(awaited: Sequence[Awaited], size: int) -> Iterator[tuple[slice, Float[np.ndarray, "k d"]]]:
+    """Yield so many cells at a time, and which rows they are below each other."""
+    before = 0
+    for one in awaited:
+        for start in range(0, len(one.rows), size):
+            stop = min(start + size, len(one.rows))
+            yield slice(before + start, before + stop), one.draw(slice(start, stop))
+        before += len(one.rows)
+
+
 def below_each_other(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return several ``obs`` as one, with unique names; what was categorical in one of them stays so."""
+    if len(parts) == 1:
+        return parts[0]
     obs = pd.concat(parts)
     obs.index = make_index_unique(pd.Index(obs.index))
     for column in obs:
@@ -184,8 +243,8 @@ def _of_condition(
     weight_by_growth: bool,
     how: dict[str, Any],
     params: dict[str, Any],
-) -> Drawn:
-    """Return transported cells of one condition."""
+) -> Awaited:
+    """Return transported cells of one condition, not drawn yet."""
     until = how["until"]
     rows = model.source_rows(adata, indices=indices, conditions=condition, until=until)
     if len(rows) == 0:
@@ -199,13 +258,16 @@ def _of_condition(
         )
     rows = np.repeat(rows, n_samples)
     numbers = occurrences(rows)
-    values = samples_of(model, adata, rows, numbers, conditions=condition, **how)
     key, category = model.population_of("target")
     category = category if condition is None else condition.perturbation_name
     columns = {} if condition is None else condition.columns
     arrival = None if model.times is None else model.get_times(adata, indices=rows, until=until)["to"].to_numpy()
     obs = in_memory(model.source_adata(adata).obs).iloc[rows]
-    return Drawn(values, carried_over(obs, key, category, columns, arrival), rows)
+
+    def draw(some: slice) -> Float[np.ndarray, "k d"]:
+        return samples_of(model, adata, rows[some], numbers[some], conditions=condition, **how)
+
+    return Awaited(carried_over(obs, key, category, columns, arrival), rows, draw)
 
 
 def copies_by_mass(mass: Float[np.ndarray, " n"], key: jax.Array) -> Int[np.ndarray, " n"]:
@@ -230,7 +292,9 @@ def samples_of(
 
     Samples of a cell are numbered, and the first ones are the same however many are drawn.
     """
-    cells, back, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    cells, back = np.unique(rows, return_inverse=True)
+    counts = np.zeros(len(cells), int)
+    np.maximum.at(counts, back, numbers + 1)
     values = None
     for count in np.unique(counts):
         asked = counts == count
