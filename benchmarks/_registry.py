@@ -45,6 +45,11 @@ BENCHMARKS = {
     for one in (
         Benchmark("speed", "benchmarks.speed", "How fast are training and sampling on this machine?"),
         Benchmark("profile", "benchmarks.profile", "Where do a training step and a pass over costs spend their time?"),
+        Benchmark(
+            "device",
+            "benchmarks.device",
+            "Which block sizes and which precision suit the device, and what do they cost?",
+        ),
         Benchmark("gaussian", "benchmarks.gaussian", "Are learned conditional laws those of the closed forms?"),
         *(
             Benchmark(
@@ -86,6 +91,8 @@ BENCHMARKS = {
         Benchmark("unbalanced", "benchmarks.unbalanced", "Does growth tell which cells have no counterpart?"),
         Benchmark("few_steps", "benchmarks.few_steps", "What is lost where samples take one or two steps?"),
         Benchmark("scale", "benchmarks.scale", "What do very many cells take, and what is lost by it?"),
+        Benchmark("sharing", "benchmarks.sharing", "Which share of a job do several devices not share?"),
+        Benchmark("semidiscrete", "benchmarks.semidiscrete", "Is OTT's stochastic solver better for very many cells?"),
         Benchmark("reading", "benchmarks.reading", "How much memory does a model take whose counts stay on disk?"),
     )
 }

@@ -4,6 +4,7 @@ A file of sparse counts is written block by block; then each way to open it is m
 resident memory up to the end of a stage; that of "imported" is what the libraries take, and the sparse counts alone would add what the
 title says. Counts are higher in genes of the cells' group, the representation (``obsm["X_rep"]``) its centre and noise; few training steps and samples
 do, since memory is asked for, and it does not grow with either. ``--coupling global`` measures the default coupling, which takes long.
+``--what cells`` measures results instead: transported cells that are held, and that are written into a file block by block.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from benchmarks._common import parser, peak_memory_gib, report
-from benchmarks._tables import Row, Table
+from benchmarks._common import parser, peak_memory_gib, report, two_populations
+from benchmarks._tables import Meter, Row, Table
+from benchmarks._tables import measured as meter
 
 _GROUPS, _BLOCK, _FEATURES = 10, 1000, 50
 
@@ -85,13 +87,51 @@ def measured(path: str, how: str, options) -> list[dict]:
     return rows
 
 
+def cells_measured(options) -> list[dict]:
+    """Transport cells of an AnnData without counts, held and in a file; return what each took. Run in a process of its own."""
+    import scgenot
+    from scgenot import GENOT
+    from scgenot.flow import ODEConfig
+
+    rng = np.random.default_rng(0)
+    adata = two_populations(*(rng.normal(size=(options.cells // 2, _FEATURES)).astype(np.float32) for _ in range(2)))
+    told = {"population_key": "population", "source": "source", "target": "target", "source_rep": "X_rep"}
+    GENOT.setup_anndata(adata, **told)
+    model = GENOT(adata, coupling=options.coupling)
+    model.train(max_steps=options.max_steps, validation_size=0.0, progress_bar=False)
+    # One step: memory does not depend on their number, seconds would.
+    asked = {"ode": ODEConfig("euler", n_steps=1)}
+    scgenot.tl.transported_cells(adata, model, indices=np.arange(100), **asked)
+    found = []
+
+    def line(name: str, took: Meter) -> None:
+        found.append({"cells": name, "s": took.seconds, "core s": took.core_seconds, "GiB": took.peak_gib})
+
+    with meter() as took:
+        pass
+    line("before", took)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, file in (("in a file", Path(folder) / "cells.h5ad"), ("held", None)):
+            with meter() as took:
+                cells = scgenot.tl.transported_cells(adata, model, n_samples=options.cell_samples, file=file, **asked)
+            line(name, took)
+            found[-1]["GiB of X"] = cells.n_obs * cells.n_vars * 4 / 2**30
+            found[-1]["GiB of obs"] = cells.obs.memory_usage(deep=True).sum() / 2**30
+            del cells
+    return found
+
+
 def rows(seed: int, quick: bool) -> Iterator[Table]:
-    """Yield the table for the harness; the cells are the same for all seeds, since memory does not depend on them."""
-    words = ["--cells", "2000", "--genes", "2000", "--detected", "100", "--max-steps", "5"] if quick else []
+    """Yield the tables for the harness; the cells are the same for all seeds, since memory does not depend on them."""
+    words = (
+        ["--cells", "2000", "--genes", "2000", "--detected", "100", "--max-steps", "5", "--cell-samples", "5"]
+        if quick
+        else []
+    )
     options, lines = arguments().parse_args(words), []
     with written(options) as (path, size):
         for how in options.how:
-            for one in in_a_process(path, how, words):
+            for one in in_a_process([*words, "--measure", str(path), how]):
                 labels = {"opened": how, "up to": one["stage"]}
                 role = "floor" if one["stage"] == "imported" else "solver"
                 lines.append(Row(labels, {"peak GiB": one["GiB"]}, role, seconds=one["s"]))
@@ -99,6 +139,11 @@ def rows(seed: int, quick: bool) -> Iterator[Table]:
     held = lines[0].values["peak GiB"] + size
     lines.append(Row({"opened": "in memory", "up to": "read"}, {"peak GiB": held}, "baseline"))
     yield Table(f"{options.cells} cells x {options.genes} genes, sparse counts of {size:.2f} GiB", lines)
+    roles, lines = {"before": "floor", "held": "baseline"}, []
+    for one in in_a_process([*words, "--measure-cells"]):
+        values = {"peak GiB": one["GiB"], "GiB of X": one.get("GiB of X"), "GiB of obs": one.get("GiB of obs")}
+        lines.append(Row({"cells": one["cells"]}, values, roles.get(one["cells"], "solver"), seconds=one["s"]))
+    yield Table(f"{options.cell_samples} samples for {options.cells // 2} cells, {_FEATURES} features", lines)
 
 
 @contextlib.contextmanager
@@ -116,9 +161,9 @@ def written(options: argparse.Namespace) -> Iterator[tuple[Path, float]]:
         yield path, size
 
 
-def in_a_process(path: Path, how: str, words: Sequence[str]) -> list[dict]:
-    """Return the stages of one way to open the file, measured in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.reading", *words, "--measure", str(path), how]
+def in_a_process(words: Sequence[str]) -> list[dict]:
+    """Return what is measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.reading", *words]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
@@ -134,9 +179,14 @@ def arguments() -> argparse.ArgumentParser:
     arguments.add_argument("--samples", type=int, default=3)
     arguments.add_argument("--store-samples", action="store_true")
     arguments.add_argument(
+        "--what", default="data", choices=("data", "cells"), help="counts on disk, or transported cells"
+    )
+    arguments.add_argument("--cell-samples", type=int, default=30, help="transported cells for each source cell")
+    arguments.add_argument(
         "--folder", default=None, help="where the file is written, and left; a temporary one by default"
     )
     arguments.add_argument("--measure", nargs=2, default=None, metavar=("FILE", "HOW"), help="of one process")
+    arguments.add_argument("--measure-cells", action="store_true", help="the same")
     return arguments
 
 
@@ -145,9 +195,17 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measured(*options.measure, options)))
         return
+    if options.measure_cells:
+        print(json.dumps(cells_measured(options)))
+        return
+    if options.what == "cells":
+        found = in_a_process([*sys.argv[1:], "--measure-cells"])
+        title = f"{options.cell_samples} samples for {options.cells // 2} cells, {_FEATURES} features"
+        report(pd.DataFrame(found).set_index("cells"), title, options.json)
+        return
     with written(options) as (path, size):
         for how in options.how:
-            found = in_a_process(path, how, sys.argv[1:])
+            found = in_a_process([*sys.argv[1:], "--measure", str(path), how])
             title = f"{how}: {options.cells} cells x {options.genes} genes, counts of {size:.2f} GiB, coupling {options.coupling}"
             report(pd.DataFrame(found).set_index("stage"), title, options.json)
 

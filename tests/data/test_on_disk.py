@@ -182,7 +182,11 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monk
     for file, kind, message in [
         (there, FileExistsError, "`file`='.*there.h5ad' is there already. Remove it first"),
         (folder, FileExistsError, "folder.h5ad' is there already"),
-        (tmp_path / "none" / "cells.h5ad", FileNotFoundError, "cannot be written .*Name a file in a folder that is there"),
+        (
+            tmp_path / "none" / "cells.h5ad",
+            FileNotFoundError,
+            "cannot be written .*Name a file in a folder that is there",
+        ),
         (there / "cells.h5ad", NotADirectoryError, "cannot be written"),
         (tmp_path / "cells.zarr", ValueError, r"must end in '\.h5ad'"),
         (3, TypeError, "must be the path of a new .h5ad file, got int"),

@@ -59,15 +59,17 @@ class VelocityField(nnx.Module):
         self.spans = spans
         times = 2 * (2 if spans else 1) * config.time_frequencies
         inputs = target_dim + source_dim + times + (0 if self.modulates else encoded)
+        # Weights stay in single precision: updates are smaller than what half of it resolves.
+        linear = partial(nnx.Linear, dtype=jnp.bfloat16 if config.precision == "bfloat16" else None, rngs=rngs)
         self.layers = nnx.List(
-            [nnx.Linear(before, after, rngs=rngs) for before, after in zip((inputs, *widths), widths, strict=False)]
+            [linear(before, after) for before, after in zip((inputs, *widths), widths, strict=False)]
         )
         # Starting from no modulation: conditions differ once the data say so.
         blank = nnx.initializers.zeros
         modulated = widths if self.modulates else ()
-        self.films = nnx.List([nnx.Linear(encoded, 2 * width, kernel_init=blank, rngs=rngs) for width in modulated])
+        self.films = nnx.List([linear(encoded, 2 * width, kernel_init=blank) for width in modulated])
         # Starting from zero velocity spares the first steps from undoing random output.
-        self.out = nnx.Linear(widths[-1], target_dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.out = linear(widths[-1], target_dim, kernel_init=nnx.initializers.zeros)
 
     def encode(self, conditions: Float[Array, "rows dc"]) -> Float[Array, "rows de"]:
         """Return conditions as :meth:`__call__` takes them: encoded, where they have slots or a context."""
@@ -96,7 +98,7 @@ class VelocityField(nnx.Module):
                 scale, shift = jnp.split(self.films[number](c), 2, axis=1)
                 hidden = hidden * (1.0 + scale) + shift
             hidden = jax.nn.silu(hidden)
-        return self.out(hidden)
+        return self.out(hidden).astype(z.dtype)
 
 
 def abstract_velocity(
