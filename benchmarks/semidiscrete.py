@@ -59,14 +59,12 @@ class Problem:
 
 
 def ours(seed: int, problem: Problem, kind) -> tuple[np.ndarray, float]:
-    """Return column potentials and core seconds; solved once before, to be compiled."""
+    """Return column potentials and core seconds."""
     config = CouplingConfig(epsilon=problem.epsilon, scale_cost=1.0)
-    for _ in range(2):
-        started = time.process_time()
-        coupling = solve_coupling(jax.random.key(seed), problem.source, problem.target, kind=kind, config=config)
-        v = np.asarray(jax.block_until_ready(coupling.potentials.v))
-        took = time.process_time() - started
-    return v, took
+    started = time.process_time()
+    coupling = solve_coupling(jax.random.key(seed), problem.source, problem.target, kind=kind, config=config)
+    v = np.asarray(jax.block_until_ready(coupling.potentials.v))
+    return v, time.process_time() - started
 
 
 def stochastic(
@@ -123,7 +121,10 @@ def problem_of(seed: int, cells: int) -> Problem:
 def table(seed: int, cells: int, batch: int = BATCH) -> Table:
     """Return the solvers beside each other."""
     problem, lines = problem_of(seed, cells), []
-    exact, took = ours(seed, problem, Global(tolerance=1e-4))
+    extended = Extended(n_cells=cells // 4, n_sweeps=1, tolerance=1e-6)
+    # What comes first compiles for those after it.
+    ours(seed, problem, extended)
+    exact, _ = ours(seed, problem, Global(tolerance=1e-4))
     best = problem.measured(exact)[1]
 
     def line(name: str, v: np.ndarray, seconds: float | None, role: str = "solver", steps: int | None = None) -> None:
@@ -131,12 +132,12 @@ def table(seed: int, cells: int, batch: int = BATCH) -> Table:
         values = {"core s": seconds, "violation": violation, "dual gap": best - dual, "steps": steps}
         lines.append(Row({"solver": name}, values, role))
 
-    line("global, to 1e-4", exact, took, "floor")
+    line("global, to 1e-4", exact, None, "floor")
     line("start, v = 0", np.zeros(cells), 0.0, "baseline")
     kinds = {
         "global": Global(),
-        "extended, a quarter of the cells, 1 sweep": Extended(n_cells=cells // 4, n_sweeps=1, tolerance=1e-6),
-        "extended, a quarter of the cells, 3 sweeps": Extended(n_cells=cells // 4, n_sweeps=3, tolerance=1e-6),
+        "extended, a quarter of the cells, 1 sweep": extended,
+        "extended, a quarter of the cells, 3 sweeps": dataclasses.replace(extended, n_sweeps=3),
     }
     budgets = []
     for name, kind in kinds.items():
@@ -144,7 +145,7 @@ def table(seed: int, cells: int, batch: int = BATCH) -> Table:
         line(name, v, seconds)
         budgets.append(seconds)
     budgets = sorted(budgets)
-    found = stochastic(seed, problem, [*budgets, 2 * budgets[-1]], RATE, SCHEDULE, batch)
+    found = stochastic(seed, problem, budgets, RATE, SCHEDULE, batch)
     for number, (steps, seconds, v) in enumerate(found):
         line(f"OTT's stochastic, budget {number + 1}", v, seconds, steps=steps)
     return Table(f"Coupling {cells} x {cells} cells, D = 32", lines)
@@ -153,8 +154,8 @@ def table(seed: int, cells: int, batch: int = BATCH) -> Table:
 def tuned(cells: int, budget: float) -> pd.DataFrame:
     """Return what step sizes and schedules leave after some core seconds, on seed 0."""
     problem, lines = problem_of(0, cells), []
-    for schedule in ("constant", "cosine"):
-        for rate in (0.03, 0.1, 0.3, 1.0):
+    for schedule, rates in {"constant": (0.03, 0.1, 0.3, 1.0), "cosine": (0.3, 1.0)}.items():
+        for rate in rates:
             for steps, seconds, v in stochastic(0, problem, [budget], rate, schedule, BATCH):
                 violation, dual = problem.measured(v)
                 lines.append([schedule, rate, steps, seconds, violation, dual])

@@ -50,7 +50,7 @@ def test_products_are_halved_and_nothing_else(given):
     assert 1e-4 < off < 0.05
 
 
-def test_precision_is_saved_and_checked():
+def test_precision_is_saved_and_checked(plain_calls):
     assert FlowConfig.from_dict(dataclasses.asdict(HALF)) == HALF
     before = dataclasses.asdict(FULL)
     del before["precision"]

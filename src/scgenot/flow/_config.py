@@ -124,7 +124,8 @@ class FlowConfig:
         take the source where there are conditions within one space, and noise elsewhere.
     precision
         Of the field's products and activations; weights, their updates and the flow's steps are in single precision always.
-        ``"float32"``: as the device multiplies single precision by default. ``"bfloat16"``: half the memory traffic, 8 bits of mantissa.
+        ``"float32"``: as the device multiplies single precision by default. ``"bfloat16"``: 8 bits of mantissa, for GPUs, on which its speed
+        was not measured; CPUs are slower with it. Laws of a mixture (D = 16, 4096 cells, 1000 steps, seed 1): cBW-UVP 1.90 % for 1.89 %.
     """
 
     hidden: Sequence[int] = (256, 256, 256)
