@@ -61,11 +61,11 @@ def adaptive_evaluations(model: scgenot.GENOT, cells: np.ndarray, ode: ODEConfig
     @jax.jit
     @jax.vmap
     def steps(z, x):
-        velocity = lambda t, z, _: field(jnp.full(1, t, jnp.float32), z[None], method.path.seen(x[None]), None)[0]
+        velocity = lambda t, z, _: field(jnp.full(1, t, jnp.float32), z[None], method.weights.path.seen(x[None]), None)[0]
         controller = diffrax.PIDController(rtol=ode.rtol, atol=ode.atol)
         given = {
             "dt0": None,
-            "y0": method.path.start(z[None], x[None])[0],
+            "y0": method.weights.path.start(z[None], x[None])[0],
             "stepsize_controller": controller,
             "adjoint": diffrax.ForwardMode(),
         }
