@@ -55,17 +55,18 @@ def adaptive_evaluations(model: scgenot.GENOT, cells: np.ndarray, ode: ODEConfig
     """Return how often the adaptive solver evaluates the network for a sample, in the mean and at most, from one sample of each cell."""
     method = model._method
     field, units = nnx.merge(method.graphdef, method.weights.params), method.weights.source_units
+    path = method.weights.path
     x = jnp.asarray(units.on_host(cells))
     z = jax.random.normal(jax.random.key(0), (len(cells), method.target_dim))
 
     @jax.jit
     @jax.vmap
     def steps(z, x):
-        velocity = lambda t, z, _: field(jnp.full(1, t, jnp.float32), z[None], method.weights.path.seen(x[None]), None)[0]
+        velocity = lambda t, z, _: field(jnp.full(1, t, jnp.float32), z[None], path.seen(x[None]), None)[0]
         controller = diffrax.PIDController(rtol=ode.rtol, atol=ode.atol)
         given = {
             "dt0": None,
-            "y0": method.weights.path.start(z[None], x[None])[0],
+            "y0": path.start(z[None], x[None])[0],
             "stepsize_controller": controller,
             "adjoint": diffrax.ForwardMode(),
         }
