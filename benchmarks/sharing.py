@@ -123,7 +123,8 @@ def jobs(sizes: Sizes) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield GLOBAL, lambda: coupled(half, Global(dense_limit=1))
     yield TRAINING, lambda: trained(1024)
     yield LARGER, lambda: trained(8192)
-    yield SAMPLING, lambda: made["solver"].sample(3, source[: sizes.sampled], 30, ode=ODEConfig())
+    # By default several devices solve for so many rows each at once.
+    yield SAMPLING, lambda: made["solver"].sample(3, source[: sizes.sampled], 30, ode=ODEConfig(), rows=2048)
 
 
 def core_seconds(sizes: Sizes) -> pd.DataFrame:
@@ -148,7 +149,7 @@ def core_seconds(sizes: Sizes) -> pd.DataFrame:
 def operations() -> dict[str, float]:
     """Return the operations of one device in each program, in this process."""
     # One block: in a loop over blocks, XLA counts one.
-    _geometry.BLOCK = COUNTED.cells
+    _geometry.BLOCK = 2 * COUNTED.cells
     programs = watched(counting=True)
     for _, job in jobs(COUNTED):
         job()
