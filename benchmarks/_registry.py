@@ -92,7 +92,6 @@ BENCHMARKS = {
         Benchmark("few_steps", "benchmarks.few_steps", "What is lost where samples take one or two steps?"),
         Benchmark("scale", "benchmarks.scale", "What do very many cells take, and what is lost by it?"),
         Benchmark("sharing", "benchmarks.sharing", "Which share of a job do several devices not share?"),
-        Benchmark("semidiscrete", "benchmarks.semidiscrete", "Is OTT's stochastic solver better for very many cells?"),
         Benchmark("reading", "benchmarks.reading", "How much memory does a model take whose counts stay on disk?"),
     )
 }
