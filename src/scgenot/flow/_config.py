@@ -10,7 +10,7 @@ from scgenot._messages import check_count, check_positive, one_of
 
 # Midpoint steps by default.
 _STEPS = 16
-STARTS = ("auto", "noise", "source")
+STARTS = ("auto", "noise", "source", "linear")
 SOLVERS = ("midpoint", "heun", "euler", "tsit5", "distilled")
 # Features up to which a divergence is exact unless told otherwise: the cost of the exact one grows with their number.
 MOST_EXACT = 100
@@ -129,7 +129,7 @@ class FlowConfig:
     standardize: Literal["global", "feature", "none"] = "global"
     rescaling: RescalingConfig = RescalingConfig()
     conditions: ConditionConfig = ConditionConfig()
-    start: Literal["auto", "noise", "source"] = "auto"
+    start: Literal["auto", "noise", "source", "linear"] = "auto"
 
     def __post_init__(self) -> None:
         """Check the values where they are given."""
