@@ -86,3 +86,16 @@ def test_maps_do_not_start_at_noise():
     for start in ("noise", "linear"):
         with pytest.raises(ValueError, match=f"`start`='{start}' is GENOT's"):
             OTCFMSolver(2, 2, FlowConfig(start=start))
+
+
+def test_pairs_that_it_was_fitted_to_are_trained_on_as_well(gaussian):
+    cells = tuple(side[:1000] for side in gaussian)
+    batches = []
+    for k in range(3):
+        rows = np.random.default_rng(k).integers(0, 1000, (5, 400))
+        batches.append((rows, rows))
+    path, pairs = NoiseAroundMean.blank(2, 3).settled(cells, iter(batches))
+    again = list(pairs)
+    assert len(again) == 3 and all((one[0] == two[0]).all() for one, two in zip(again, batches, strict=True))
+    # The rows of the first ones, by their numbers.
+    np.testing.assert_allclose(path.slope, SLOPE, atol=0.1)

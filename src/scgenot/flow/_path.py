@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from scgenot._random import Words, normal, random_bits, uniform
 
 # A velocity of (times, positions, what is seen of the source cells); a condition is bound to it already.
 Velocity: TypeAlias = Callable[..., Array]
+# Rows of source and of target cells, and of conditions where there are some.
+Pairs: TypeAlias = Iterator[tuple[Int[Array, "steps batch"], ...]]
 
 
 def _leaves(path: Path) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
@@ -42,6 +45,20 @@ class Path(abc.ABC):
         """Make the subclass a tree that JAX knows; its fields are looked up when they are there."""
         super().__init_subclass__(**options)
         jax.tree_util.register_pytree_with_keys(cls, _leaves, lambda names, leaves: _rebuilt(cls, names, leaves))
+
+    def settled(
+        self, cells: tuple[Float[np.ndarray, "n dx"], Float[np.ndarray, "m dy"]], pairs: Pairs
+    ) -> tuple[Path, Pairs]:
+        """Return the path with what it learns of pairs before training, and the pairs to train on. Most learn nothing.
+
+        Parameters
+        ----------
+        cells
+            Source and target cells in standardised units.
+        pairs
+            Rows of them, some training batches at a time, without end.
+        """
+        return self, pairs
 
     @abc.abstractmethod
     def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:

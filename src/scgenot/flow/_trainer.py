@@ -5,9 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from scgenot._rng import keys
 from scgenot._sizes import pad_edge, pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
-from scgenot.flow._path import NoiseToTarget, Path, noise_and_time
+from scgenot.flow._path import NoiseToTarget, Pairs, Path, noise_and_time
 from scgenot.flow._result import Params, Stopped, TrainResult
 
 _VALIDATION_PAIRS = 4096
@@ -75,9 +75,6 @@ class ValidationSet:
         if conditions is not None:
             rows = np.asarray(conditions, np.float32)[np.asarray(block[0][0])]
         return cls(np.asarray(source)[np.asarray(i[0])], np.asarray(target)[np.asarray(j[0])], noise, times, rows)
-
-
-Pairs: TypeAlias = Iterator[tuple[Int[Array, "steps batch"], ...]]
 
 
 def training_pairs(key: jax.Array, coupling: Coupling, config: TrainConfig) -> Pairs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -26,14 +25,12 @@ from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path
 from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import Pairs, train_velocity, training_pairs
+from scgenot.flow._trainer import train_velocity, training_pairs
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import abstract_velocity, initial_weights, member_of
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
-# Pairs that a linear start is fitted to, about: its slopes are then known to a hundredth of what they leave.
-_FITTED = 32768
 # On arrays nothing tells that two spaces of equal width are one.
 _PATHS: dict[str, Path] = {"auto": NoiseToTarget(), "noise": NoiseToTarget(), "source": NoiseAroundSource()}
 
@@ -179,8 +176,7 @@ class GENOTSolver(Method):
             conditions = condition_units.on_host(conditions)
         params = initial_weights(init_key, *learned._network)
         cells = source_units.on_host(source), target_units.on_host(target)
-        pairs = training_pairs(train_key, coupling, train_config)
-        path, pairs = self._path_from(cells, pairs)
+        path, pairs = self._blank_path().settled(cells, training_pairs(train_key, coupling, train_config))
         validation, metrics = validate_on(
             validation_key, learned.graphdef, path, coupling, units, data.held_out, conditions, config.n_models
         )
@@ -208,15 +204,6 @@ class GENOTSolver(Method):
         )
         weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units, config.n_models, path=path)
         return dataclasses.replace(learned, weights=weights), result
-
-    def _path_from(self, cells: tuple[np.ndarray, np.ndarray], pairs: Pairs) -> tuple[Path, Pairs]:
-        """Return where flows start, and the pairs to learn from, of which it may have seen the first ones."""
-        if self.config.start != "linear":
-            return self._blank_path(), pairs
-        first = next(pairs)
-        rows = (np.asarray(side).ravel() for side in first[:2])
-        x, y = (side[some[:: max(1, len(some) // _FITTED)]] for side, some in zip(cells, rows, strict=True))
-        return NoiseAroundMean.fit(x, y, len(cells[0])), itertools.chain([first], pairs)
 
     def _blank_path(self) -> Path:
         """Return where flows start, as far as this is known before learning: saved weights are read into it."""
