@@ -2,7 +2,8 @@
 
 Both are trained for as many steps as the run says, and for `SHORT` ones: a model of its own may need fewer as well. Time is CPU time, which
 another process on the machine does not stretch, and comes twice: with all that is compiled for the first model of its kind, and for one
-that finds it compiled. Of a model each, these are the sums over all models, the first of which compiles.
+that finds it compiled. Of a model each, these are the sums over all models, the first of which compiles what the one model, trained before
+it, has not: that is in favour of models of their own.
 """
 
 from __future__ import annotations
