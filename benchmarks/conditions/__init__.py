@@ -7,5 +7,6 @@ each; ``scale`` measures 100 conditions.
 Every figure is a ratio of sums over what was left out, so that a condition which hardly responds cannot spoil an average with its
 noise. Energy distances and errors of means are unbiased estimates and may be below zero. Of the model, each of ten draws takes
 one sample for each control, so that predicted cells are as many and as independent as controls are. Principal components are
-fitted without what is left out (``--pcs file`` takes those that come with the data, as first measured).
+fitted without what is left out (``--pcs file`` takes those that come with the data, as first measured). *Halfway to the mean shift* is
+the model with its mean response replaced by the average of that and the mean shift's, as predictions that err differently are averaged.
 """

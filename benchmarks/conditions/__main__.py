@@ -72,7 +72,7 @@ def options_of(words: list[str] | None = None):
     return options
 
 
-_BASELINES = "nothing|mean shift|additive|nearest context|same context|independent"
+_BASELINES = r"nothing|(?<!the )mean shift|additive|nearest context|same context|independent"
 
 
 def rows(seed: int, quick: bool) -> Iterator[Table]:

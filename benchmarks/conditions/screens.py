@@ -176,6 +176,9 @@ def model_scores(fold: Fold, training: Training, seed: int, kind: str) -> dict:
     rows = np.flatnonzero((train.obs["perturbation"] == CONTROL) & (train.obs["context"] == fold.context))
     draws = _models.predicted(model, train, rows, condition, DRAWS)
     found = score(list(draws), fold.truth, fold.back)
+    if kind.startswith("GENOT, all"):
+        move = draws.mean(axis=(0, 1)) - fold.controls.mean(axis=0)
+        found["halfway"] = score(list(draws + (baselines(fold)["mean shift"] - move) / 2), fold.truth, fold.back)
     cells = draws.astype(np.float64)
     # Half the samples against the other half would be noise: how far samples of one cell lie from its mean.
     found["spread of samples"] = float(cells.var(axis=0, ddof=1).sum(axis=-1).mean())
@@ -205,7 +208,11 @@ def measured(fold: Fold, training: Training, seeds: Sequence[int], fitted: tuple
             key = {"case": fold.screen.name, "kind": kind, "left out": [fold.perturbation, fold.context]}
             key |= {"pcs": fold.pcs, "seed": seed, "training": training.as_key()}
             runs.append(store.get(key, lambda kind=kind, seed=seed: model_scores(fold, training, seed, kind)))
-        methods[kind] = {name: np.mean([run[name] for run in runs], axis=0).tolist() for name in runs[0]}
+        # Results that were kept before there was one have none.
+        halfway = [run.pop("halfway", None) for run in runs]
+        methods[kind] = _means(runs)
+        if all(halfway):
+            methods[f"{kind}, halfway to the mean shift"] = _means(halfway)
         means = np.array([run["mean"] for run in runs])
         predictors[f"{kind}: size of the effect"] = float(
             np.sum((means.mean(axis=0) - fold.controls.mean(axis=0) @ fold.back) ** 2)
@@ -223,6 +230,10 @@ def measured(fold: Fold, training: Training, seeds: Sequence[int], fitted: tuple
         "methods": methods,
         "predictors": predictors,
     }
+
+
+def _means(runs: Sequence[dict]) -> dict:
+    return {name: np.mean([run[name] for run in runs], axis=0).tolist() for name in runs[0]}
 
 
 def run(name: str, options) -> dict[str, pd.DataFrame]:

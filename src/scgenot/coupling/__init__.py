@@ -2,6 +2,7 @@
 
 from scgenot.costs import displaced_cost
 from scgenot.coupling._base import Coupling, Diagnostics, MarginalKind, StartReport
+from scgenot.coupling._block_scans import BlockEpsilonScan, BlockTauScan, scan_block_epsilons, scan_block_taus
 from scgenot.coupling._blocks import Block, BlockCoupling
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._epsilon_scan import EpsilonScan, scan_epsilons
@@ -16,6 +17,8 @@ __all__ = [
     "Auto",
     "Block",
     "BlockCoupling",
+    "BlockEpsilonScan",
+    "BlockTauScan",
     "Coupling",
     "CouplingConfig",
     "CouplingKind",
@@ -32,6 +35,8 @@ __all__ = [
     "available_couplings",
     "displaced_cost",
     "kind_with_options",
+    "scan_block_epsilons",
+    "scan_block_taus",
     "scan_epsilons",
     "scan_taus",
     "solve_blocks",

@@ -103,16 +103,13 @@ def solve_blocks(
     Blocks of like size share what is compiled for them: it is compiled for a few sizes, up to which they are filled with cells
     that have no weight. Costs of solved blocks are not stored.
     """
-    cells = _Cells.of(source, target, source_weights, target_weights, problem, shared, pairs)
-    if not is_number(gamma) or not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"`gamma` must lie in [0, 1], got {gamma!r}. 0 draws all blocks equally often.")
-    rows = _checked_blocks(blocks, len(cells.source), len(cells.target))
+    cells = BlockCells.of(source, target, source_weights, target_weights, problem, shared, pairs)
+    rows = checked_blocks(blocks, len(cells.source), len(cells.target))
+    weights = block_weights(rows, gamma)
     largest = max(len(left) * len(right) for left, right in rows)
     config, solver = resolved_solver(problem, kind, config, largest)
-    weights = np.array([len(right) for _, right in rows], np.float64) ** gamma
-    weights /= weights.sum()
     orientation = _checked_orientation(orientation, problem, kind_named(kind))
-    config = dataclasses.replace(config, scale_cost=_one_scale(cells, rows, weights, problem, config))
+    config = dataclasses.replace(config, scale_cost=one_scale(cells, rows, weights, problem, config))
     with Progress(progress_bar) as progress:
         solve = _BlockSolver(key, cells, problem, solver, config, orientation)
         solve.prepare(rows, weights, progress)
@@ -131,7 +128,7 @@ def solve_blocks(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Cells:
+class BlockCells:
     """All cells with their weights, and what they share."""
 
     source: Float[np.ndarray, "n dx"]
@@ -142,7 +139,7 @@ class _Cells:
     pairs: Int[np.ndarray, "p 2"] | None
 
     @classmethod
-    def of(cls, source, target, source_weights, target_weights, problem, shared, pairs) -> _Cells:
+    def of(cls, source, target, source_weights, target_weights, problem, shared, pairs) -> BlockCells:
         source, target = (np.asarray(checked_cells(*one)) for one in (("source", source), ("target", target)))
         a, b = checked_weights(source_weights, target_weights, len(source), len(target))
         given = in_common(problem, shared, pairs, len(source), len(target))
@@ -186,7 +183,7 @@ class _BlockSolver:
     """Solves one block after the other, and remembers what one has to know of them."""
 
     key: jax.Array
-    cells: _Cells
+    cells: BlockCells
     problem: str
     solver: Solver
     config: CouplingConfig
@@ -311,7 +308,7 @@ def _checked_orientation(orientation: str | None, problem: str, kind: str) -> st
     return orientation
 
 
-def _checked_blocks(blocks: Sequence[tuple[Any, Any]], n: int, m: int) -> list[tuple[Rows, Rows]]:
+def checked_blocks(blocks: Sequence[tuple[Any, Any]], n: int, m: int) -> list[tuple[Rows, Rows]]:
     if len(blocks) == 0:
         raise ValueError("`blocks` must hold at least one pair of source and target rows, got none.")
     rows = [
@@ -323,8 +320,16 @@ def _checked_blocks(blocks: Sequence[tuple[Any, Any]], n: int, m: int) -> list[t
     return rows
 
 
-def _one_scale(
-    cells: _Cells,
+def block_weights(rows: list[tuple[Rows, Rows]], gamma: float) -> Float[np.ndarray, " blocks"]:
+    """Return the share of each block in a training batch: in proportion to its target cells to the power of `gamma`."""
+    if not is_number(gamma) or not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"`gamma` must lie in [0, 1], got {gamma!r}. 0 draws all blocks equally often.")
+    weights = np.array([len(right) for _, right in rows], np.float64) ** gamma
+    return weights / weights.sum()
+
+
+def one_scale(
+    cells: BlockCells,
     rows: list[tuple[Rows, Rows]],
     weights: Float[np.ndarray, " blocks"],
     problem: str,

@@ -23,9 +23,9 @@ from scgenot.sinkhorn import Geometry, dense_sinkhorn
 TAUS = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8)
 EPSILONS = (0.05, 0.02, 0.01)
 # Cells that have a counterpart may lose a tenth of their mass to the noise between cells; eta is then off by as much.
-_KEPT = 0.9
+KEPT = 0.9
 # A cell's mass may spread over one in twenty target cells: less than most cell types are.
-_SPREAD = 0.05
+SPREAD = 0.05
 # Iterations that a round of dense Sinkhorn takes.
 _A_ROUND = 11
 
@@ -72,6 +72,7 @@ def scan_taus(
     target_labels: Shaped[np.ndarray, " m"] | None = None,
     config: CouplingConfig | None = None,
     max_cells: int = 1000,
+    padded: bool = False,
     progress: Progress | None = None,
 ) -> TauScan:
     """Solve a linear coupling on a grid of taus (both the same) and epsilons, and suggest one of each.
@@ -97,6 +98,9 @@ def scan_taus(
         Cost, scale, tolerance, limits; its taus and epsilon are replaced by those of the grid.
     max_cells
         At most this many cells a side are used.
+    padded
+        Whether both sides are filled up to a power of two with cells of no mass, so that scans of other populations run what
+        was compiled for this one.
     progress
         Is told of each point of the grid.
 
@@ -134,7 +138,7 @@ def scan_taus(
     equal = None
     if source_labels is not None:
         equal = np.asarray(source_labels)[rows][:, None] == np.asarray(target_labels)[columns][None, :]
-    problems = _problems(rng, x[rows], y[columns], a, b, config)
+    problems = _problems(rng, x[rows], y[columns], a, b, config, padded)
     progress = progress or SILENT
     progress.stage("taus and epsilons", len(epsilons) * len(taus))
     found = []
@@ -182,14 +186,14 @@ class _Point:
         row = self._numbers | {"converged": self._converged}
         if equal is None:
             return row
-        plan = np.asarray(self._plan, np.float64)
+        plan = np.asarray(self._plan, np.float64)[: equal.shape[0], : equal.shape[1]]
         return row | {"purity": float(plan[equal].sum() / plan.sum())}
 
 
-def _problems(rng: np.random.Generator, x, y, a, b, config: CouplingConfig) -> list[_Point]:
+def _problems(rng: np.random.Generator, x, y, a, b, config: CouplingConfig, padded: bool) -> list[_Point]:
     """Return the problem itself, and one between two random halves of each population, at the same costs and scale.
 
-    Halves are filled up with cells of no mass to one shape.
+    Halves are filled up with cells of no mass to one shape, and so is the problem itself if it is to be `padded`.
     """
     # Halves of one population are not displaced, and are measured with the scale of the problem itself.
     cost = resolve_cost(config.cost)
@@ -205,15 +209,20 @@ def _problems(rng: np.random.Generator, x, y, a, b, config: CouplingConfig) -> l
         one = lambda left, right: np.asarray(Geometry(jnp.asarray(left), jnp.asarray(right), 1.0, cost).stored().matrix)
         across, blocks = one(x, y), (one(x, x), one(y, y))
     scale = matrix_scale(across, config.scale_of(0))
-    size = -(-max(len(x), len(y)) // 2)
-    problems = [_Point(np.float32(across / scale), a, b)]
+    sizes = [_power_of_two(size) if padded else size for size in across.shape]
+    size = -(-max(sizes) // 2)
+    fill = lambda array, shape: np.pad(array, [(0, to - had) for had, to in zip(array.shape, shape, strict=True)])
+    problems = [_Point(fill(np.float32(across / scale), sizes), fill(a, sizes[:1]), fill(b, sizes[1:]))]
     for costs, weights in zip(blocks, (a, b), strict=True):
         order = rng.permutation(len(costs))
         left, right = order[: len(order) // 2], order[len(order) // 2 :]
-        fill = lambda array: np.pad(array, [(0, size - had) for had in array.shape])
-        marginals = (fill(weights[rows] / weights[rows].sum()) for rows in (left, right))
-        problems.append(_Point(fill(np.float32(costs[np.ix_(left, right)] / scale)), *marginals))
+        marginals = (fill(weights[rows] / weights[rows].sum(), [size]) for rows in (left, right))
+        problems.append(_Point(fill(np.float32(costs[np.ix_(left, right)] / scale), [size, size]), *marginals))
     return problems
+
+
+def _power_of_two(n: int) -> int:
+    return max(64, 2 ** (n - 1).bit_length())
 
 
 @jax.jit
@@ -278,10 +287,10 @@ def _suggest(table: dict[str, np.ndarray], n_target: int) -> tuple[float, float,
     narrow, chosen = False, None
     for epsilon in np.unique(table["epsilon"])[::-1]:
         here = np.flatnonzero(table["epsilon"] == epsilon)
-        enough = here[table["kept"][here] >= _KEPT]
+        enough = here[table["kept"][here] >= KEPT]
         chosen = int(min(enough, key=lambda row: table["tau"][row])) if len(enough) else None
         place = here[np.argmax(table["tau"][here])] if chosen is None else chosen
-        narrow = table["effective_targets"][place] <= _SPREAD * n_target
+        narrow = table["effective_targets"][place] <= SPREAD * n_target
         if narrow:
             break
     epsilon, tau = float(table["epsilon"][place]), float(table["tau"][place])
@@ -292,20 +301,20 @@ def _suggest(table: dict[str, np.ndarray], n_target: int) -> tuple[float, float,
             f"of their mass (add larger ones)"
         )
     elif tau == 1.0:
-        first = f"tau 1, as at any smaller one given two random halves of one population lose more than {1 - _KEPT:.0%}"
+        first = f"tau 1, as at any smaller one given two random halves of one population lose more than {1 - KEPT:.0%}"
     else:
         first = (
             f"tau {tau:g}: two random halves of one population keep {kept:.0%} of their mass there (at least "
-            f"{_KEPT:.0%} is asked for), the two populations {mass:.0%}"
+            f"{KEPT:.0%} is asked for), the two populations {mass:.0%}"
         )
     if narrow:
         second = (
-            f"epsilon {epsilon:g}: the largest given at which a cell's mass spreads over at most {_SPREAD:.0%} of the "
+            f"epsilon {epsilon:g}: the largest given at which a cell's mass spreads over at most {SPREAD:.0%} of the "
             f"target cells ({spread:.0f} of {n_target})"
         )
     else:
         second = (
             f"epsilon {epsilon:g}, the smallest given: a cell's mass still spreads over {spread:.0f} of {n_target} "
-            f"target cells, more than {_SPREAD:.0%}"
+            f"target cells, more than {SPREAD:.0%}"
         )
     return tau, epsilon, f"{first}; {second}."

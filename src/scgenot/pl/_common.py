@@ -241,3 +241,34 @@ def finish(figure: Figure, axes: Any, show: bool | None, save: str | Path | None
         plt.show()
         return None
     return axes
+
+
+def scan_of(scan: dict[str, Any], condition: str | None) -> tuple[dict[str, np.ndarray], str, int]:
+    """Return the table of a scan of tau or epsilon, or of one of its conditions, why it suggests what, and the number of target cells.
+
+    Raises
+    ------
+    ValueError
+        If a condition is named where there are none, is not among them, or is needed: several are no one curve.
+    """
+    table = {name: np.asarray(column) for name, column in scan["table"].items()}
+    if "conditions" not in scan:
+        if condition is not None:
+            raise ValueError(
+                f"`condition`={condition!r} was given, but the scan is of one pair of populations. Leave it out."
+            )
+        return table, str(scan["why"]), int(scan["params"]["n_target"])
+    told = scan["conditions"]
+    names = [str(name) for name in told["condition"]]
+    if condition is None and len(names) == 1:
+        condition = names[0]
+    if condition not in names:
+        known = ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        raise ValueError(
+            f"`condition` must name one of the {len(names)} that were scanned, got {condition!r}."
+            f"{'' if condition is None else did_you_mean(condition, names)} There are: {known}."
+        )
+    place = names.index(condition)
+    here = table.pop("condition").astype(str) == condition
+    why = f"{condition}: {told['why'][place]}"
+    return {name: column[here] for name, column in table.items()}, why, int(told["n_target"][place])

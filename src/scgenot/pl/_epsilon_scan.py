@@ -13,7 +13,7 @@ from mudata import MuData
 
 from scgenot._messages import did_you_mean
 from scgenot.coupling._epsilon_scan import AGREE, SPREAD
-from scgenot.pl._common import GREY, SOURCE_COLOR, finish, log_scale
+from scgenot.pl._common import GREY, SOURCE_COLOR, finish, log_scale, scan_of
 
 _PANELS = {
     "effective_targets": "effective targets",
@@ -26,6 +26,7 @@ def epsilon_scan(
     adata: AnnData | MuData,
     *,
     key: str = "genot_epsilons",
+    condition: str | None = None,
     axes: list[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -41,6 +42,9 @@ def epsilon_scan(
         Object with a result of :func:`scgenot.tl.suggest_epsilon`.
     key
         The `key_added` of the result.
+    condition
+        Which one is drawn, where several were scanned: one of ``uns[key]["conditions"]["condition"]``. The star is what is suggested
+        for all of them, the title what this one needs alone.
     axes
         Axes to draw on, as many as there are panels: two, or three where several starts led to several plans.
     show
@@ -57,7 +61,7 @@ def epsilon_scan(
     KeyError
         If there is no such result.
     ValueError
-        If `axes` does not hold as many axes as there are panels.
+        If `condition` is none of those that were scanned, or `axes` does not hold as many axes as there are panels.
 
     Examples
     --------
@@ -72,7 +76,7 @@ def epsilon_scan(
             f"key_added={key!r}, ...)` first.{did_you_mean(key, adata.uns)}"
         )
     scan = adata.uns[key]
-    table = {name: np.asarray(column) for name, column in scan["table"].items()}
+    table, why, n_target = scan_of(scan, condition)
     panels = [name for name in _PANELS if name != "gap" or np.isfinite(table["gap"]).any()]
     fresh = axes is None
     if fresh:
@@ -94,7 +98,6 @@ def epsilon_scan(
         ax.spines[["top", "right"]].set_visible(False)
     spread, agreement = axes[:2]
     log_scale(spread)
-    n_target = int(scan["params"]["n_target"])
     top = max(n_target, spread.get_ylim()[1])
     spread.axhspan(min(max(SPREAD * n_target, 1.0), top), top, color=GREY, alpha=0.5, linewidth=0, zorder=0)
     spread.set_ylim(min(1.0, np.nanmin(table["effective_targets"])), top)
@@ -103,5 +106,5 @@ def epsilon_scan(
     agreement.axhspan(low, AGREE, color=GREY, alpha=0.5, linewidth=0, zorder=0)
     agreement.set_ylim(low, 1.02)
     if fresh:
-        spread.figure.suptitle(textwrap.fill(scan["why"], 44 * len(panels)), fontsize="small")
+        spread.figure.suptitle(textwrap.fill(why, 44 * len(panels)), fontsize="small")
     return finish(spread.figure, axes, show, save)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from scgenot._messages import did_you_mean
-from scgenot.pl._common import GREY, finish, log_scale
+from scgenot.pl._common import GREY, finish, log_scale, scan_of
 
 _PANELS = {
     "mass": "transported mass",
@@ -24,6 +24,7 @@ def tau_scan(
     adata: AnnData,
     *,
     key: str = "genot_taus",
+    condition: str | None = None,
     axes: list[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -39,6 +40,9 @@ def tau_scan(
         Cells with a result of :func:`scgenot.tl.suggest_tau`.
     key
         The `key_added` of the result.
+    condition
+        Which one is drawn, where several were scanned: one of ``uns[key]["conditions"]["condition"]``. The star is what is suggested
+        for all of them, the title what this one needs alone.
     axes
         Axes to draw on, as many as there are panels: two, or three with labels.
     show
@@ -55,7 +59,7 @@ def tau_scan(
     KeyError
         If there is no such result.
     ValueError
-        If `axes` does not hold as many axes as there are panels.
+        If `condition` is none of those that were scanned, or `axes` does not hold as many axes as there are panels.
 
     Examples
     --------
@@ -70,7 +74,7 @@ def tau_scan(
             f"key_added={key!r}, ...)` first.{did_you_mean(key, adata.uns)}"
         )
     scan = adata.uns[key]
-    table = scan["table"]
+    table, why, _ = scan_of(scan, condition)
     panels = [name for name in _PANELS if name in table]
     fresh = axes is None
     if fresh:
@@ -100,5 +104,5 @@ def tau_scan(
     axes[0].plot([], [], color="grey", linestyle=":", label="halves of one")
     axes[0].legend(title="epsilon", frameon=False)
     if fresh:
-        axes[0].figure.suptitle(textwrap.fill(scan["why"], 44 * len(panels)), fontsize="small")
+        axes[0].figure.suptitle(textwrap.fill(why, 44 * len(panels)), fontsize="small")
     return finish(axes[0].figure, axes, show, save)
