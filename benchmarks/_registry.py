@@ -77,6 +77,7 @@ BENCHMARKS = {
             "solvers_real",
             "benchmarks.solvers_real",
             "Which solver predicts real cells that it never saw, and at what cost?",
+            {"part": "solvers"},
         ),
         Benchmark(
             "solvers_real_time",

@@ -83,7 +83,7 @@ class Sizes:
         Whether peers are in the table of time to quality.
     """
 
-    steps: int = 1000
+    steps: int = 500
     lengths: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=lambda: LENGTHS)
     own_steps: int | None = None
     samples: int = SAMPLES
