@@ -194,6 +194,10 @@ def _genot(d: int, epsilon: float) -> GENOTSolver:
     return GENOTSolver(d, d, FlowConfig())
 
 
+def _linear(d: int, epsilon: float) -> GENOTSolver:
+    return GENOTSolver(d, d, FlowConfig(start="linear"))
+
+
 def _otcfm(d: int, epsilon: float) -> OTCFMSolver:
     return OTCFMSolver(d, d, FlowConfig())
 
@@ -202,6 +206,7 @@ def _otcfm(d: int, epsilon: float) -> OTCFMSolver:
 # D = 2 with epsilon_b = 1, and are the same for all problems.
 SOLVERS = (
     Solver("GENOT", of_method(_genot, 2e-3), stochastic=True, density=True, trains=True, coupled=True),
+    Solver("GENOT, linear start", of_method(_linear, 2e-3), stochastic=True, density=True, trains=True, coupled=True),
     Solver("LightSB", of_method(_light, 1e-2), stochastic=True, density=True, trains=True),
     Solver("discrete plan", of_method(_map(samples="plan")), stochastic=True, coupled=True),
     Solver("entropic map", of_method(_map()), stochastic=False, coupled=True),

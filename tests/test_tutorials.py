@@ -1,5 +1,6 @@
 """Tutorials still run, from their text, on the data that they name."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,9 +21,11 @@ TUTORIALS = {
 }
 # What they show was made of all cells, by whole trainings, when the notebooks were executed. That they run needs few cells, a narrow
 # network, which is compiled and asked in a fraction of the time, and a few steps.
+# All run in one process, which imports and compiles once; it prints a line of JSON for each, empty where it ran.
 BRIEF = """
-import dataclasses, runpy, sys
+import dataclasses, json, os, runpy, sys, tempfile, traceback
 import anndata
+import matplotlib.pyplot as plt
 import scgenot
 import scvi
 read, make, train, fit = anndata.read_h5ad, scgenot.GENOT.__init__, scgenot.GENOT.train, scvi.model.SCVI.train
@@ -38,22 +41,44 @@ def fit_briefly(self, max_epochs=1, **named):
     return fit(self, max_epochs=1, **named)
 anndata.read_h5ad, scvi.model.SCVI.train = some, fit_briefly
 scgenot.GENOT.__init__, scgenot.GENOT.train = narrow, brief
-runpy.run_path(sys.argv[1], run_name="__main__")
+for path in sys.argv[1:]:
+    failed = ""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except BaseException:
+            failed = traceback.format_exc()
+        os.chdir("/")
+    plt.close("all")
+    print("RAN", json.dumps([path, failed]), flush=True)
 """
+
+
+def _missing(name: str) -> list[str]:
+    return [data for data in TUTORIALS[name] if not (DATA / data).is_file()]
+
+
+@pytest.fixture(scope="module")
+def ran():
+    """What each tutorial failed with."""
+    paths = {str(ROOT / "tutorials" / f"{name}.py"): name for name in TUTORIALS if not _missing(name)}
+    environment = os.environ | UNOPTIMIZED | {"SCGENOT_DATA": str(DATA), "MPLBACKEND": "Agg"}
+    done = subprocess.run([sys.executable, "-c", BRIEF, *paths], env=environment, capture_output=True, text=True)
+    lines = [json.loads(line[4:]) for line in done.stdout.splitlines() if line.startswith("RAN ")]
+    found = {paths[path]: failed for path, failed in lines}
+    return {name: found.get(name, f"never ran:\n{done.stderr[-3000:]}") for name in paths.values()}
 
 
 @pytest.mark.data
 @pytest.mark.once
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TUTORIALS)
-def test_runs(name, tmp_path):
-    for data in TUTORIALS[name]:
-        if not (DATA / data).is_file():
-            pytest.skip(f"needs {data} in $SCGENOT_DATA; there is no {DATA / data}")
-    environment = os.environ | UNOPTIMIZED | {"SCGENOT_DATA": str(DATA), "MPLBACKEND": "Agg"}
-    command = [sys.executable, "-c", BRIEF, str(ROOT / "tutorials" / f"{name}.py")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_runs(name, request):
+    if missing := _missing(name):
+        pytest.skip(f"needs {', '.join(missing)} in $SCGENOT_DATA; not in {DATA}")
+    failed = request.getfixturevalue("ran")[name]
+    assert not failed, failed
 
 
 def cells_of_text(text: str) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ def options_of(words: list[str] | None = None):
     arguments.add_argument(
         "--injection", choices=("film", "concat"), default="film", help="of conditions into the field"
     )
-    arguments.add_argument("--start", choices=("noise", "source"), default="noise", help="where flows start")
+    arguments.add_argument("--start", choices=("noise", "source", "linear"), default="noise", help="where flows start")
     arguments.add_argument("--n-models", type=int, default=1, help="members of an ensemble")
     arguments.add_argument("--store", default=".benchmarks/conditions", help="folder of results, to go on; '' for none")
     arguments.add_argument("--out", default=None, help="write tables, settings and machine to this JSON file")

@@ -14,7 +14,9 @@ from scgenot.flow import (
     DivergenceConfig,
     FlowConfig,
     FlowWeights,
+    NoiseAroundMean,
     NoiseAroundSource,
+    NoiseToTarget,
     ODEConfig,
     Path,
     Standardizer,
@@ -57,31 +59,40 @@ def linear():
     return graphdef, weights, (points * SCALE + [0.0, 3.0, 1.0]).astype("f4"), cells.astype("f4")
 
 
-def closed_form(weights, points, cells, around_source=False):
-    """z(1) = e^A z(0) + A^-1 (e^A - I) x."""
+def closed_form(weights, points, cells):
+    """z(1) = e^A z(0) + A^-1 (e^A - I) x, where z(0) is Gaussian."""
     matrix = np.float64(MATRIX)
     end = expm(matrix)
     x = (cells - np.asarray(weights.source_units.mean)) / np.asarray(weights.source_units.scale)
     scale, shift = (np.float64(one) for one in (weights.target_units.scale, weights.target_units.mean))
-    means = x @ np.linalg.solve(matrix, end - np.eye(3)).T + (x @ end.T if around_source else 0.0)
-    cov = np.diag(scale) @ end @ end.T @ np.diag(scale)
+    slope, base, spread = np.zeros((3, 3)), np.zeros(3), np.eye(3)
+    if isinstance(weights.path, NoiseAroundSource):
+        slope = np.eye(3)
+    elif isinstance(weights.path, NoiseAroundMean):
+        slope, base, spread = (np.float64(one) for one in (weights.path.slope, weights.path.shift, weights.path.spread))
+    means = x @ np.linalg.solve(matrix, end - np.eye(3)).T + (x @ slope.T + base) @ end.T
+    cov = np.diag(scale) @ end @ spread @ spread.T @ end.T @ np.diag(scale)
     return np.array(
         [multivariate_normal(mean, cov).logpdf(y) for mean, y in zip(means * scale + shift, points, strict=True)]
     )
 
 
-@pytest.mark.parametrize("path", [None, NoiseAroundSource()], ids=["noise", "source"])
+SLOPE, SPREAD = [[0.5, 0.2, 0.0], [-0.3, 0.8, 0.1], [0.0, 0.4, -0.6]], [[0.7, 0, 0], [0.3, 1.6, 0], [-0.2, 0.1, 0.4]]
+LINEAR = NoiseAroundMean(*(jnp.array(one) for one in (SLOPE, [1.0, -0.5, 0.2], SPREAD)))
+
+
+@pytest.mark.parametrize("path", [NoiseToTarget(), NoiseAroundSource(), LINEAR], ids=["noise", "source", "linear"])
 @pytest.mark.parametrize("ode", [FINE, ODEConfig("tsit5", rtol=1e-5, atol=1e-5)], ids=["fixed", "adaptive"])
 def test_a_linear_flow_has_its_gaussian_density(linear, path, ode):
     graphdef, weights, points, cells = linear
-    ids = np.arange(len(cells))
-    found = log_density(graphdef, weights, points, cells, ids, ids, ode, path=path)
-    expected = closed_form(weights, points, cells, path is not None)
+    weights, ids = dataclasses.replace(weights, path=path), np.arange(len(cells))
+    found = log_density(graphdef, weights, points, cells, ids, ids, ode)
+    expected = closed_form(weights, points, cells)
     np.testing.assert_allclose(found, expected, atol=5e-3)
     # Dropping the units' Jacobian, the divergence, or the source cell would show.
     assert abs(np.log(SCALE).sum()) > 1.0 and abs(np.trace(MATRIX)) > 1.0
-    swapped = log_density(graphdef, weights, points, cells, ids, ids[::-1].copy(), ode, path=path)
-    np.testing.assert_allclose(swapped, closed_form(weights, points, cells[::-1], path is not None), atol=5e-3)
+    swapped = log_density(graphdef, weights, points, cells, ids, ids[::-1].copy(), ode)
+    np.testing.assert_allclose(swapped, closed_form(weights, points, cells[::-1]), atol=5e-3)
     assert np.abs(swapped - found).max() > 1.0
 
 
@@ -118,7 +129,11 @@ def test_an_untrained_flow_is_noise_in_the_users_units(start):
     sides = [Standardizer.fit(side.astype("f4"), even, "feature") for side in (source, target)]
     config = FlowConfig(hidden=(8,), start=start)
     params = nnx.split(VelocityField(2, 2, config, rngs=nnx.Rngs(0)))[1]
-    solver = dataclasses.replace(GENOTSolver(2, 2, config), weights=FlowWeights(params, *sides))
+    solver = GENOTSolver(2, 2, config)
+    weights = dataclasses.replace(
+        solver.weights_template(), params=params, source_units=sides[0], target_units=sides[1]
+    )
+    solver = dataclasses.replace(solver, weights=weights)
     mean = target.mean(0) + (target.std(0) * (source - source.mean(0)) / source.std(0) if start == "source" else 0.0)
     expected = -0.5 * np.sum(
         ((target - mean) / target.std(0)) ** 2 + np.log(2 * np.pi) + 2 * np.log(target.std(0)), axis=1
@@ -193,8 +208,9 @@ def test_paths_without_an_inverse_have_no_density(linear):
         noise = Path.noise
 
     graphdef, weights, points, cells = linear
+    weights = dataclasses.replace(weights, path=Elsewhere())
     with pytest.raises(NotImplementedError, match="Elsewhere has no `noise`"):
-        log_density(graphdef, weights, points, cells, np.arange(2), np.arange(2), ODEConfig(), path=Elsewhere())
+        log_density(graphdef, weights, points, cells, np.arange(2), np.arange(2), ODEConfig())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from scgenot.flow import (
     FlowConfig,
     FlowWeights,
+    NoiseAroundMean,
     NoiseToTarget,
     ODEConfig,
     Path,
@@ -63,8 +64,8 @@ def test_a_path_of_ones_own_is_trained_and_sampled(shifted, fixed_coupling):
         progress_bar=False,
     )
     none = Standardizer(jnp.zeros(2), jnp.ones(2))
-    weights = FlowWeights(result.params, none, none)
-    blocks = sample_blocks(graphdef, weights, jax.random.key(1), source, np.arange(N), 3, ODEConfig(), path=path)
+    weights = FlowWeights(result.params, none, none, path=path)
+    blocks = sample_blocks(graphdef, weights, jax.random.key(1), source, np.arange(N), 3, ODEConfig())
     samples = np.concatenate([block for _, block in blocks])
     # A shift is a straight path that a small network learns well; were it to start at noise, samples of one cell would
     # differ, and regressing y - z would leave an error of the size of the noise.
@@ -72,15 +73,26 @@ def test_a_path_of_ones_own_is_trained_and_sampled(shifted, fixed_coupling):
     assert np.abs(samples[:, 0] - target).max() < 0.2
 
 
-def test_paths_are_values():
-    # They are static arguments of what is compiled: equal ones must not compile again.
-    assert NoiseToTarget() == NoiseToTarget() and hash(NoiseToTarget()) == hash(NoiseToTarget())
-    assert NoiseToTarget() != SourceToTarget()
+def test_paths_are_trees():
+    # Compiled functions take them as such: equal ones must not compile again, and what they learned is no constant.
+    calls = []
+
+    @jax.jit
+    def start(path, z, x):
+        calls.append(path)
+        return path.start(z, x)
+
+    rows = jnp.ones((2, 2))
+    for path in (NoiseToTarget(), NoiseToTarget(), SourceToTarget()):
+        start(path, rows, rows)
+    for shift in (1.0, 3.0):
+        path = NoiseAroundMean(jnp.eye(2), jnp.full(2, shift), 2.0 * jnp.eye(2))
+        assert start(path, rows, rows).tolist() == [[3.0 + shift] * 2] * 2
+    assert [type(path) for path in calls] == [NoiseToTarget, SourceToTarget, NoiseAroundMean]
 
 
 def test_a_flow_from_the_source_needs_one_space():
     with pytest.raises(ValueError, match="`start`='source' needs one space.*got 2 and 3"):
         GENOTSolver(2, 3, FlowConfig(start="source"))
-    assert GENOTSolver(2, 2, FlowConfig(start="source")).path.start(jnp.ones((1, 2)), jnp.ones((1, 2))).tolist() == [
-        [2, 2]
-    ]
+    path = GENOTSolver(2, 2, FlowConfig(start="source")).weights_template().path
+    assert path.start(jnp.ones((1, 2)), jnp.ones((1, 2))).tolist() == [[2, 2]]

@@ -12,6 +12,7 @@ from scgenot.flow._config import (
 )
 from scgenot.flow._density import log_density
 from scgenot.flow._distill import distill_velocity
+from scgenot.flow._linear_start import NoiseAroundMean
 from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path, matching_loss, noise_and_time
 from scgenot.flow._prediction_regions import (
     conformal_levels,
@@ -46,6 +47,7 @@ __all__ = [
     "FlowConfig",
     "FlowWeights",
     "HeldOut",
+    "NoiseAroundMean",
     "NoiseAroundSource",
     "NoiseToTarget",
     "ODEConfig",

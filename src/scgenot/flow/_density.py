@@ -18,7 +18,6 @@ from scipy.special import logsumexp
 
 from scgenot._random import random_bits
 from scgenot.flow._config import DivergenceConfig, ODEConfig
-from scgenot.flow._path import NoiseToTarget, Path
 from scgenot.flow._sampler import FlowWeights, default_rows, solve
 from scgenot.flow._velocity import member_of
 
@@ -40,7 +39,6 @@ def log_density(
     divergence: DivergenceConfig | None = None,
     key: jax.Array | None = None,
     rows: int | None = None,
-    path: Path | None = None,
     conditions: Float[np.ndarray, "k dc"] | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Return log pi(y | x) of pairs of a point and a source cell.
@@ -61,8 +59,6 @@ def log_density(
         JAX key of the probes; needed if there are any.
     rows
         Pairs solved at once; memory is in proportion to it. The last block is padded, so one shape is compiled.
-    path
-        Where the flow starts; GENOT's by default.
     conditions
         The condition of each cell, in the user's units.
 
@@ -75,7 +71,7 @@ def log_density(
     ValueError
         If the divergence has probes and there is no key.
     """
-    path, divergence = path or NoiseToTarget(), divergence or DivergenceConfig()
+    divergence = divergence or DivergenceConfig()
     n_probes = divergence.probes(points.shape[1])
     if n_probes and key is None:
         raise ValueError(
@@ -97,9 +93,7 @@ def log_density(
         numbers = np.arange(first, first + rows, dtype=np.uint32)
         given = {"points": points[y], "cells": cells[x], "conditions": conditions[x], "numbers": numbers}
         how = {"ode": ode, "n_probes": n_probes}
-        members = [
-            _log_rows(graphdef, path, weights, key, np.int32(one), **given, **how) for one in range(weights.n_models)
-        ]
+        members = [_log_rows(graphdef, weights, key, np.int32(one), **given, **how) for one in range(weights.n_models)]
         parts.append((members, size))
     # The law of an ensemble is the mean of its members' laws.
     found = [
@@ -114,10 +108,9 @@ def _rows_at_once(derivatives: int) -> int:
     return max(64, 2 ** int(math.log2(default_rows() / _SHARE * _DERIVATIVES / max(derivatives, _DERIVATIVES))))
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "ode", "n_probes"))
+@partial(jax.jit, static_argnames=("graphdef", "ode", "n_probes"))
 def _log_rows(
     graphdef: nnx.GraphDef,
-    path: Path,
     weights: FlowWeights,
     key: jax.Array,
     member: Int[Array, ""],
@@ -132,7 +125,7 @@ def _log_rows(
     model = nnx.merge(graphdef, member_of(weights.params, member) if weights.n_models > 1 else weights.params)
     x = weights.source_units.forward(cells)
     c = conditions if weights.condition_units is None else weights.condition_units.forward(conditions)
-    y, c, seen = weights.target_units.forward(points), model.encode(c), path.seen(x)
+    y, c, seen = weights.target_units.forward(points), model.encode(c), weights.path.seen(x)
     d = y.shape[1]
     if n_probes:
         count = jnp.arange(n_probes * d, dtype=jnp.uint32)
@@ -159,6 +152,6 @@ def _log_rows(
         start, change = (leaf[:, 0] for leaf in jax.vmap(one, in_axes=(0, 0, 0, 1))(y, seen, c, probes))
     else:
         start, change = along(y, seen, c, probes)
-    noise = path.noise(start, x)
+    noise = weights.path.noise(start, x)
     base = -0.5 * jnp.sum(jnp.square(noise), axis=1) - 0.5 * d * _LOG_2PI
-    return base + change - jnp.sum(jnp.log(weights.target_units.scale))
+    return base + change - weights.path.log_volume() - jnp.sum(jnp.log(weights.target_units.scale))

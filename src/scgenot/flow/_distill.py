@@ -144,7 +144,7 @@ def distill_velocity(
     return state.params, {"distillation_loss": history}
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "fresh"), donate_argnames=("pool",))
+@partial(jax.jit, static_argnames=("graphdef", "fresh"), donate_argnames=("pool",))
 def _refresh(
     graphdef: nnx.GraphDef,
     path: Path,

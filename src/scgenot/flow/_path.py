@@ -4,33 +4,68 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from scgenot._random import Words, normal, random_bits, uniform
 
 # A velocity of (times, positions, what is seen of the source cells); a condition is bound to it already.
 Velocity: TypeAlias = Callable[..., Array]
+# Rows of source and of target cells, and of conditions where there are some.
+Pairs: TypeAlias = Iterator[tuple[Int[Array, "steps batch"], ...]]
+
+
+def _leaves(path: Path) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+    names = tuple(field.name for field in dataclasses.fields(path))
+    return [(jax.tree_util.GetAttrKey(name), getattr(path, name)) for name in names], names
+
+
+def _rebuilt(cls: type[Path], names: tuple[str, ...], leaves: Iterable[Any]) -> Path:
+    path = object.__new__(cls)
+    for name, leaf in zip(names, leaves, strict=True):
+        object.__setattr__(path, name, leaf)
+    return path
 
 
 @dataclasses.dataclass(frozen=True)
 class Path(abc.ABC):
     """What sets one flow apart from another. The trainer regresses along it, and the sampler starts where it starts.
 
-    Paths are static arguments of compiled functions: frozen values that hash and compare.
+    A path is a frozen dataclass; its fields, if it has any, are arrays that were learned, and travel with a flow's weights. Compiled
+    functions take it as a tree of them.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make the subclass a tree that JAX knows; its fields are looked up when they are there."""
+        super().__init_subclass__(**options)
+        jax.tree_util.register_pytree_with_keys(cls, _leaves, lambda names, leaves: _rebuilt(cls, names, leaves))
+
+    def settled(
+        self, cells: tuple[Float[np.ndarray, "n dx"], Float[np.ndarray, "m dy"]], pairs: Pairs
+    ) -> tuple[Path, Pairs]:
+        """Return the path with what it learns of pairs before training, and the pairs to train on. Most learn nothing.
+
+        Parameters
+        ----------
+        cells
+            Source and target cells in standardised units.
+        pairs
+            Rows of them, some training batches at a time, without end.
+        """
+        return self, pairs
 
     @abc.abstractmethod
     def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
         """Return where rows start, given standard normal noise and source cells."""
 
     def noise(self, start: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
-        """Return the noise that rows started from: the inverse of :meth:`start`, which must keep volumes. Densities need it.
+        """Return the noise that rows started from: the inverse of :meth:`start`. Densities need it, and :meth:`log_volume`.
 
         Raises
         ------
@@ -40,6 +75,10 @@ class Path(abc.ABC):
         raise NotImplementedError(
             f"{type(self).__name__} has no `noise`, the inverse of `start`: its flow has no density."
         )
+
+    def log_volume(self) -> Float[Array, ""] | float:
+        """Return the logarithm of how many times larger a volume of starts is than that of the noise they come from."""
+        return 0.0
 
     @abc.abstractmethod
     def seen(self, x: Float[Array, "rows dx"]) -> Float[Array, "rows seen"]:

@@ -50,6 +50,8 @@ class FlowWeights:
         Units of conditions; ``None`` without.
     distilled
         Weights of the field for few large steps; ``None`` without one.
+    path
+        Where the flow starts.
     n_models
         Members of the ensemble; above 1, `params` and `distilled` have them as their first axis.
     """
@@ -62,6 +64,7 @@ class FlowWeights:
     condition_units: Standardizer | None = None
     n_models: int = dataclasses.field(default=1, metadata={"static": True})
     distilled: Params | None = None
+    path: Path = dataclasses.field(default_factory=NoiseToTarget)
 
     def for_flow(self, ode: ODEConfig) -> FlowWeights:
         """Return what solving takes, with the distilled field's weights as `params` where `ode` asks for it.
@@ -87,7 +90,6 @@ def sample_blocks(
     ode: ODEConfig,
     *,
     rows: int | None = None,
-    path: Path | None = None,
     conditions: Float[np.ndarray, "n dc"] | None = None,
     devices: Devices | None = None,
 ) -> Iterator[tuple[slice, Float[np.ndarray, "k s dy"]]]:
@@ -111,8 +113,6 @@ def sample_blocks(
     rows
         Rows solved at once; memory is in proportion to it. The last block is padded, so one shape is compiled. By default some for
         each device.
-    path
-        Where the flow starts; GENOT's by default.
     conditions
         The condition of each cell, in the user's units.
     devices
@@ -122,7 +122,7 @@ def sample_blocks(
     ------
     The place of the cells, and their samples in the user's units. In an ensemble sample k is drawn by member k modulo their number.
     """
-    rows, path = rows or default_rows() * (1 if devices is None else devices.count), path or NoiseToTarget()
+    rows = rows or default_rows() * (1 if devices is None else devices.count)
     weights = weights.for_flow(ode)
     if devices is not None:
         weights = put_whole(devices, weights)
@@ -146,7 +146,7 @@ def sample_blocks(
                 # an adaptive solver busy.
                 padded = np.concatenate([places, places[:1].repeat(rows - len(places))])
                 some = {name: array[padded] for name, array in block.items()}
-                part = _solve_rows(graphdef, path, weights, key, np.int32(member), **some, ode=ode, devices=devices)
+                part = _solve_rows(graphdef, weights, key, np.int32(member), **some, ode=ode, devices=devices)
                 parts.append((part, places))
         samples = np.empty((len(block["sample_ids"]), weights.target_units.mean.shape[0]), np.float32)
         # One host copy a block; the loop above only queues work.
@@ -155,10 +155,9 @@ def sample_blocks(
         yield place, samples.reshape(place.stop - place.start, n_samples, -1)
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "ode", "devices"))
+@partial(jax.jit, static_argnames=("graphdef", "ode", "devices"))
 def _solve_rows(
     graphdef: nnx.GraphDef,
-    path: Path,
     weights: FlowWeights,
     key: jax.Array,
     member: Int[Array, ""],
@@ -171,15 +170,13 @@ def _solve_rows(
     devices: Devices | None = None,
 ) -> Float[Array, "rows dy"]:
     def of_some(rows, whole):
-        return _solve(graphdef, path, *whole, *rows, ode)
+        return _solve(graphdef, *whole, *rows, ode)
 
     rows, whole = (cells, conditions, cell_ids, sample_ids), (weights, key, member)
     return gathered(devices, by_rows(devices, of_some, rows, whole))
 
 
-def _solve(
-    graphdef, path: Path, weights: FlowWeights, key, member, cells, conditions, cell_ids, sample_ids, ode: ODEConfig
-):
+def _solve(graphdef, weights: FlowWeights, key, member, cells, conditions, cell_ids, sample_ids, ode: ODEConfig):
     target_dim = weights.target_units.mean.shape[0]
     model = nnx.merge(graphdef, member_of(weights.params, member) if weights.n_models > 1 else weights.params)
     x = weights.source_units.forward(cells)
@@ -190,13 +187,13 @@ def _solve(
     pairs = -(-target_dim // 2)
     numbers = sample_ids[:, None] * np.uint32(pairs) + jnp.arange(pairs, dtype=jnp.uint32)[None, :]
     noise = normal(jnp.concatenate(random_bits(key, cell_ids[:, None], numbers), axis=1)[:, :target_dim])
-    start = path.start(noise, x)
+    start = weights.path.start(noise, x)
     if ode.solver == "distilled":
-        ends = large_steps(model, ode.n_steps, start, path.seen(x), c)
+        ends = large_steps(model, ode.n_steps, start, weights.path.seen(x), c)
     elif ode.solver == "tsit5":
-        ends = jax.vmap(partial(_adaptive, model, ode))(start, path.seen(x), c)
+        ends = jax.vmap(partial(_adaptive, model, ode))(start, weights.path.seen(x), c)
     else:
-        ends = _fixed_steps(model, ode, start, path.seen(x), c)
+        ends = _fixed_steps(model, ode, start, weights.path.seen(x), c)
     return weights.target_units.backward(ends)
 
 

@@ -23,7 +23,7 @@ from scgenot._rng import keys
 from scgenot._sizes import pad_edge, pad_with, padded_cells
 from scgenot.coupling import Coupling
 from scgenot.flow._config import TrainConfig
-from scgenot.flow._path import NoiseToTarget, Path, noise_and_time
+from scgenot.flow._path import NoiseToTarget, Pairs, Path, noise_and_time
 from scgenot.flow._result import Params, Stopped, TrainResult
 
 _VALIDATION_PAIRS = 4096
@@ -77,6 +77,11 @@ class ValidationSet:
         return cls(np.asarray(source)[np.asarray(i[0])], np.asarray(target)[np.asarray(j[0])], noise, times, rows)
 
 
+def training_pairs(key: jax.Array, coupling: Coupling, config: TrainConfig) -> Pairs:
+    """Return the pairs that `train_velocity` learns from with this key, for those who look at the first ones before."""
+    return coupling.pairs(keys(key, 2)[0], batch_size=config.batch_size, steps=config.check_every)
+
+
 def train_velocity(
     key: jax.Array,
     graphdef: nnx.GraphDef,
@@ -87,6 +92,7 @@ def train_velocity(
     config: TrainConfig,
     *,
     path: Path | None = None,
+    pairs: Pairs | None = None,
     conditions: Float[Array | np.ndarray, "blocks dc"] | None = None,
     n_models: int = 1,
     validation: ValidationSet | None = None,
@@ -110,6 +116,8 @@ def train_velocity(
         Steps, batch size, schedule.
     path
         Where the flow starts and what is regressed on the way; GENOT's by default.
+    pairs
+        What :func:`training_pairs` returned for this key; by default it is called here.
     conditions
         What the velocity sees of each block of a coupling that has blocks, in standardised units.
     n_models
@@ -131,8 +139,8 @@ def train_velocity(
     state = initial_state(config.max_grad_norm, n_models, params)
     if devices is not None:
         state = put_whole(devices, state)
-    pair_key, step_key = keys(key, 2)
-    batches = coupling.pairs(pair_key, batch_size=config.batch_size, steps=config.check_every)
+    step_key = keys(key, 2)[1]
+    batches = training_pairs(key, coupling, config) if pairs is None else pairs
     rates = learning_rates(config)
     recorder = _Recorder(config, validation, (graphdef, path, n_models, devices), extra_metrics)
     # Padded on the host, so that the compiled steps know a few numbers of cells only.
@@ -208,7 +216,7 @@ def _conditions(conditions: Any) -> Float[np.ndarray, "blocks dc"]:
     return pad_edge(rows, max(_FEWEST_CONDITIONS, 1 << (len(rows) - 1).bit_length()))
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "n_models", "max_grad_norm", "ema_decay", "devices"))
+@partial(jax.jit, static_argnames=("graphdef", "n_models", "max_grad_norm", "ema_decay", "devices"))
 def _run_steps(
     graphdef: nnx.GraphDef,
     path: Path,
@@ -263,7 +271,7 @@ def _run_steps(
     return gathered(devices, jax.lax.fori_loop(0, count, step, (state, jnp.zeros(i.shape[0], jnp.float32))))
 
 
-@partial(jax.jit, static_argnames=("graphdef", "path", "n_models", "devices"))
+@partial(jax.jit, static_argnames=("graphdef", "n_models", "devices"))
 def _validation_loss(
     graphdef: nnx.GraphDef, path: Path, n_models: int, devices: Devices | None, params: Params, x, y, z, t, c
 ) -> Float[Array, ""]:

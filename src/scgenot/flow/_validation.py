@@ -118,7 +118,7 @@ def validate_on(
         some = tuple(_some(host_rng(sample_key), one) for one in held_out.unseen)
 
         def metrics(params: Any) -> dict[str, float]:
-            return unseen_energy(graphdef, path, FlowWeights(params, *units, n_models=n_models), sample_key, some)
+            return unseen_energy(graphdef, FlowWeights(params, *units, path=path, n_models=n_models), sample_key, some)
 
     if not len(held_out.source) or not len(held_out.target):
         return None, metrics
@@ -136,8 +136,8 @@ def validate_on(
     target_some = held_out.target[stratified(rng, between.target_marginal, (size,))]
 
     def divergence(params: Any) -> dict[str, float]:
-        weights = FlowWeights(params, *units, n_models=n_models)
-        return held_out_divergence(graphdef, path, weights, sample_key, source_some, target_some)
+        weights = FlowWeights(params, *units, path=path, n_models=n_models)
+        return held_out_divergence(graphdef, weights, sample_key, source_some, target_some)
 
     return pairs, divergence
 
@@ -149,7 +149,6 @@ def _some(rng: np.random.Generator, one: Unseen) -> Unseen:
 
 def unseen_energy(
     graphdef: nnx.GraphDef,
-    path: Path,
     weights: FlowWeights,
     key: jax.Array,
     unseen: Sequence[Unseen],
@@ -161,9 +160,7 @@ def unseen_energy(
     distances, nothing = [], []
     for one in unseen:
         rows, ids = np.broadcast_to(one.condition, (len(one.source), len(one.condition))), np.arange(len(one.source))
-        blocks = sample_blocks(
-            graphdef, weights, key, one.source, ids, 1, _ODE, rows=_CELLS[-1], path=path, conditions=rows
-        )
+        blocks = sample_blocks(graphdef, weights, key, one.source, ids, 1, _ODE, rows=_CELLS[-1], conditions=rows)
         predicted = np.concatenate([block[:, 0] for _, block in blocks])
         distances.append(energy_distance(predicted, one.target, unbiased=True))
         if one.source.shape[1] == one.target.shape[1]:
@@ -176,7 +173,6 @@ def unseen_energy(
 
 def held_out_divergence(
     graphdef: nnx.GraphDef,
-    path: Path,
     weights: FlowWeights,
     key: jax.Array,
     source: Float[Array | np.ndarray, "n dx"],
@@ -187,7 +183,7 @@ def held_out_divergence(
     In squared units of the target space. The same cells and noise are used each time, so that checks compare.
     """
     ids = np.arange(len(source))
-    blocks = sample_blocks(graphdef, weights, key, source, ids, 1, _ODE, rows=_CELLS[-1], path=path)
+    blocks = sample_blocks(graphdef, weights, key, source, ids, 1, _ODE, rows=_CELLS[-1])
     transported = np.concatenate([block[:, 0] for _, block in blocks])
     # OTT's loops mix precisions where 64-bit numbers are switched on; a divergence in float32 is all that is asked for.
     with jax.enable_x64(False):

@@ -20,11 +20,12 @@ from scgenot.flow._conditions import ConditionLayout
 from scgenot.flow._config import DistillConfig, DivergenceConfig, FlowConfig, ODEConfig, TrainConfig
 from scgenot.flow._density import log_density
 from scgenot.flow._distill import distill_velocity
+from scgenot.flow._linear_start import NoiseAroundMean
 from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path
 from scgenot.flow._result import TrainResult
 from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
-from scgenot.flow._trainer import train_velocity
+from scgenot.flow._trainer import train_velocity, training_pairs
 from scgenot.flow._validation import HeldOut, validate_on
 from scgenot.flow._velocity import abstract_velocity, initial_weights, member_of
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
@@ -66,11 +67,6 @@ class GENOTSolver(Method):
     def n_models(self) -> int:
         """Members of the ensemble that samples come from in turn; 1 for one model."""
         return self.config.n_models
-
-    @property
-    def path(self) -> Path:
-        """Where flows start, and what is regressed on the way."""
-        return _PATHS[self.config.start]
 
     @property
     def graphdef(self) -> nnx.GraphDef:
@@ -179,10 +175,11 @@ class GENOTSolver(Method):
             condition_units = Standardizer.fit(conditions, np.ones(len(conditions)), "feature")
             conditions = condition_units.on_host(conditions)
         params = initial_weights(init_key, *learned._network)
-        validation, metrics = validate_on(
-            validation_key, learned.graphdef, self.path, coupling, units, data.held_out, conditions, config.n_models
-        )
         cells = source_units.on_host(source), target_units.on_host(target)
+        path, pairs = self._blank_path().settled(cells, training_pairs(train_key, coupling, train_config))
+        validation, metrics = validate_on(
+            validation_key, learned.graphdef, path, coupling, units, data.held_out, conditions, config.n_models
+        )
         told = {"marginal_kinds": tuple(coupling.marginal_kinds), "training_cells": (len(source), len(target))}
         # That of earlier weights.
         told["distilled_steps"] = 0
@@ -196,7 +193,8 @@ class GENOTSolver(Method):
             coupling,
             *cells,
             train_config,
-            path=self.path,
+            path=path,
+            pairs=pairs,
             conditions=conditions,
             n_models=config.n_models,
             validation=validation,
@@ -204,8 +202,14 @@ class GENOTSolver(Method):
             progress_bar=progress_bar,
             devices=self.devices,
         )
-        weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units, config.n_models)
+        weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units, config.n_models, path=path)
         return dataclasses.replace(learned, weights=weights), result
+
+    def _blank_path(self) -> Path:
+        """Return where flows start, as far as this is known before learning: saved weights are read into it."""
+        if self.config.start == "linear":
+            return NoiseAroundMean.blank(self.source_dim, self.target_dim)
+        return _PATHS[self.config.start]
 
     def _units(
         self, source: Float[np.ndarray, "n dx"], target: Float[np.ndarray, "m dy"], coupling: Coupling
@@ -249,7 +253,7 @@ class GENOTSolver(Method):
         check_count("n_samples", n_samples)
         x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
-        options = {"rows": rows, "path": self.path, "devices": self.devices}
+        options = {"rows": rows, "devices": self.devices}
         options["conditions"], ode = self.condition_rows(condition, len(x)), ode or ODEConfig()
         graphdef = self._large_steps[0] if self._distilled(ode) else self.graphdef
         return sample_blocks(graphdef, weights, as_key(rng), x, ids, int(n_samples), ode, **options)
@@ -281,7 +285,7 @@ class GENOTSolver(Method):
                 self.graphdef,
                 params,
                 alone._large_steps,
-                self.path,
+                weights.path,
                 weights.source_units.on_host(x),
                 c,
                 self.target_dim,
@@ -323,7 +327,7 @@ class GENOTSolver(Method):
     ) -> Float[np.ndarray, " p"]:
         """Return log pi(y | x) of pairs of rows; see :meth:`Method.log_prob`. The flow is solved backwards."""
         weights, y, x = self.trained(), self.cells(y, "target"), self.cells(x)
-        options = {"divergence": divergence, "key": as_key(rng), "rows": rows, "path": self.path}
+        options = {"divergence": divergence, "key": as_key(rng), "rows": rows}
         options["conditions"] = self.condition_rows(condition, len(x))
         return log_density(self.graphdef, weights, y, x, *self.pair_rows(y, x, pairs), ode or ODEConfig(), **options)
 
@@ -371,7 +375,8 @@ class GENOTSolver(Method):
         distilled = self._large_steps[1] if self.distilled_steps else None
         plain = c and self.condition_layout is None
         condition_units = _blank_units(c) if plain else None
-        return FlowWeights(params, source, target, rescaling, growth, condition_units, self.config.n_models, distilled)
+        rest = condition_units, self.config.n_models, distilled, self._blank_path()
+        return FlowWeights(params, source, target, rescaling, growth, *rest)
 
     def state_config(self) -> dict[str, Any]:
         """Return all but the weights as plain values that JSON holds."""

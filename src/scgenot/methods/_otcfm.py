@@ -58,16 +58,17 @@ class OTCFMSolver(GENOTSolver):
                 f"{self.name!r} works within one space, got {self.source_dim} and {self.target_dim} features: its flows go from source to "
                 "target cells. Use GENOT."
             )
-        if self.config.start == "noise":
-            raise ValueError("`start`='noise' is GENOT's: flows of 'otcfm' start at source cells. Use start='auto'.")
+        if self.config.start in ("noise", "linear"):
+            raise ValueError(
+                f"`start`={self.config.start!r} is GENOT's: flows of 'otcfm' start at source cells. Use start='auto'."
+            )
         if self.config.n_models > 1:
             raise ValueError(
                 f"`n_models` must be 1, got {self.config.n_models}: 'otcfm' learns one map, of which all samples of a cell are the same."
             )
 
-    @property
-    def path(self) -> Path:
-        """Where flows start, and what is regressed on the way."""
+    def _blank_path(self) -> Path:
+        """Return the path of maps: nothing of it is learned."""
         return SourceToTarget()
 
     def log_prob(
