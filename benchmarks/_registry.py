@@ -78,6 +78,24 @@ BENCHMARKS = {
             "How do published solvers do that are in the comparison only?",
             {"part": "literature", "d": 2},
         ),
+        Benchmark(
+            "solvers_real",
+            "benchmarks.solvers_real",
+            "Which solver predicts real cells that it never saw, and at what cost?",
+            {"part": "solvers"},
+        ),
+        Benchmark(
+            "solvers_real_time",
+            "benchmarks.solvers_real",
+            "How good is each solver on real cells after so many steps and seconds, peers included?",
+            {"part": "time"},
+        ),
+        Benchmark(
+            "solvers_real_literature",
+            "benchmarks.solvers_real",
+            "How do published solvers do on real cells that are in the comparison only?",
+            {"part": "literature"},
+        ),
         Benchmark("perturbation", "benchmarks.perturbation", "Are stimulated cells predicted that training never saw?"),
         Benchmark("couplings", "benchmarks.couplings.__main__", "Are the plans themselves right?"),
         Benchmark(

@@ -11,21 +11,18 @@ machine hardly touches. Rows are kept under ``.benchmarks/solvers`` by their set
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from benchmarks._common import parser, report
 from benchmarks._results import ROOT, code_digest, machine
-from benchmarks._solvers import LITERATURE, SOLVERS, Cells, Solver
-from benchmarks._tables import Meter, Plot, Row, Table, measured
+from benchmarks._solvers import LITERATURE, SOLVERS, Coupled, Solver
+from benchmarks._tables import Plot, Row, Table
 from benchmarks.conditions._store import Store
-from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.datasets import MixtureProblem, gaussian_curve, gaussian_mixture
 from scgenot.metrics import bw_uvp, cbw_uvp
 
@@ -87,6 +84,8 @@ class Posed:
         The truth.
     x, y
         Training cells.
+    coupled
+        The same, with their plan.
     test
         Source cells that laws are asked for.
     """
@@ -103,16 +102,8 @@ class Posed:
         self.moments = problem.conditional_moments(self.test)
         self.variance = float(np.trace(problem.target_cov))
         self.rng = rng
-
-    @functools.cached_property
-    def coupling(self) -> tuple[object, Meter]:
-        """The plan between the training cells, and what it took."""
-        # The closed form fixes epsilon in units of the raw cost.
-        config = CouplingConfig(epsilon=float(self.problem.epsilon), scale_cost=1.0)
-        with measured() as meter:
-            found = solve_coupling(jax.random.key(self.seed), self.x, self.y, config=config)
-            jax.block_until_ready(found.potentials)
-        return found, meter
+        # The closed form fixes epsilon.
+        self.coupled = Coupled(self.x, self.y, float(problem.epsilon), seed)
 
     def scores(self, drawn: np.ndarray, stochastic: bool) -> dict[str, float]:
         """Score draws, test cells x samples x features; of maps, one sample."""
@@ -135,21 +126,9 @@ class Posed:
 
     def solved(self, solver: Solver, steps: int) -> tuple[dict[str, float | str], float, float]:
         """Fit and score a solver; return scores, seconds of learning, and peak memory in GiB."""
-        cells = Cells(self.x, self.y, float(self.problem.epsilon), steps)
-        meters = []
-        if solver.coupled:
-            found, meter = self.coupling
-            cells, meters = dataclasses.replace(cells, coupling=found), [meter]
-        with measured() as meter:
-            fitted = solver.fit(jax.random.key(self.seed), cells)
-        meters.append(meter)
-        n = self.samples if solver.stochastic else 1
-        with measured() as sampling:
-            drawn = np.asarray(fitted.sample(jax.random.key(self.seed + 1), self.test, n))
-        row = self.scores(drawn, solver.stochastic) | {"density": "yes" if solver.density else "no"}
-        row["core s"] = sum(meter.core_seconds for meter in meters)
-        row["core s, sampling"] = sampling.core_seconds
-        return row, sum(meter.seconds for meter in meters), max(meter.peak_gib for meter in [*meters, sampling])
+        drawn, took = self.coupled.solved(solver, steps, self.test, self.samples)
+        row = self.scores(drawn, solver.stochastic) | {"density": "yes" if solver.density else "no"} | took.values
+        return row, took.seconds, took.peak_gib
 
 
 def compared(posed: Posed, labels: dict, solvers: Sequence[Solver], sizes: Sizes, store: Store) -> Iterator[Row]:

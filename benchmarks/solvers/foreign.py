@@ -1,12 +1,14 @@
 """OTT 0.5's GENOT and CellFlow 0.0.9, run in environments of their own, which ``benchmarks/environments.sh`` makes.
 
-They are found in the folder ``$SCGENOT_ENVIRONMENTS``. Another process trains, and samples the cells that are asked for first, so that a fit
-trains at its first call of ``sample``, and again if other cells are asked for.
+They are found in the folder ``$SCGENOT_ENVIRONMENTS``. Another process trains, and samples the cells that are asked for, so that a fit
+trains at each call of ``sample``. With `keep` what was found is kept, by cells, options and the text of the scripts, on which alone it
+depends: half an hour of training is not repeated since something else in this repository has changed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -29,7 +31,7 @@ class Foreign:
     Attributes
     ----------
     told
-        JSON of the last run: seconds of training and sampling, versions, options.
+        JSON of the last run: what each stage of training and its samples took, versions, options.
     """
 
     name: str
@@ -42,26 +44,41 @@ class Foreign:
 
     def sample(self, key: jax.Array, x: np.ndarray, n: int) -> np.ndarray:
         """Train, and draw n targets for each cell; the seed of training is that of the fit."""
+        return self.stages(x, n)[-1]
+
+    def stages(self, x: np.ndarray, n: int, keep: Path | None = None) -> np.ndarray:
+        """Train, and draw n targets for each cell after each of the fit's `lengths`: stages x cells x n x features."""
+        environment, script = KNOWN[self.name]
+        arrays = {"x": self.x, "y": self.y, "at": x}
+        arrays = {name: np.ascontiguousarray(cells, np.float32) for name, cells in arrays.items()}
+        options = json.dumps(self.options | {"n": int(n)}, sort_keys=True)
+        texts = [(SCRIPTS / name).read_bytes() for name in (script, "_arrays.py")]
+        digest = hashlib.sha256(b"".join([options.encode(), *texts, *(cells.tobytes() for cells in arrays.values())]))
         with tempfile.TemporaryDirectory() as folder:
             given, found = Path(folder, "in.npz"), Path(folder, "out.npz")
-            np.savez(given, x=self.x, y=self.y, at=np.asarray(x, np.float32))
-            options = json.dumps(self.options | {"n": int(n)})
-            environment, script = KNOWN[self.name]
-            command = [
-                str(interpreter(environment)),
-                str(SCRIPTS / script),
-                str(given),
-                str(found),
-                "--options",
-                options,
-            ]
-            own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-            done = subprocess.run(command, capture_output=True, text=True, env=own, check=False)
-            if done.returncode:
-                raise RuntimeError(f"{self.name} failed: {done.stderr.strip()[-2000:]}")
-            self.told = json.loads(done.stdout.strip().splitlines()[-1])
-            with np.load(found) as arrays:
-                return arrays["samples"]
+            kept = None if keep is None else keep / f"{self.name}-{digest.hexdigest()[:16]}.npz"
+            if kept is None or not kept.is_file():
+                np.savez(given, **arrays)
+                told = self._run([interpreter(environment), SCRIPTS / script, given, found, "--options", options])
+                with np.load(found) as made:
+                    written = {"samples": made["samples"], "told": np.array(told)}
+                if kept is None:
+                    kept = found
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                draft = kept.with_suffix(f".{os.getpid()}.npz")
+                np.savez(draft, **written)
+                draft.replace(kept)
+            with np.load(kept) as read:
+                self.told = json.loads(str(read["told"]))
+                return read["samples"]
+
+    def _run(self, command: list) -> str:
+        """Run another environment's Python, and return the last line that it prints."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=own, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{self.name} failed: {done.stderr.strip()[-2000:]}")
+        return done.stdout.strip().splitlines()[-1]
 
     def mean(self, x: np.ndarray, n: int = 32) -> np.ndarray:
         """Return the mean of n samples."""
@@ -109,7 +126,8 @@ def fit(
     name
         ``"ott05"`` or ``"cellflow"``.
     steps, options
-        What the script takes: batch_size, width, learning_rate; of CellFlow also solver.
+        What the script takes: lengths (numbers of steps after which one training is sampled, instead of `steps`), batch_size, width,
+        learning_rate; of CellFlow also solver.
     """
     if name not in KNOWN:
         raise ValueError(f"`name` must be one of {sorted(KNOWN)}, got {name!r}.")
