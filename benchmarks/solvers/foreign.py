@@ -76,9 +76,10 @@ class Foreign:
         """Run another environment's Python, and return the last line that it prints."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=own, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{self.name} failed: {done.stderr.strip()[-2000:]}")
-        return done.stdout.strip().splitlines()[-1]
+        lines = done.stdout.strip().splitlines()
+        if done.returncode or not lines:
+            raise RuntimeError(f"{self.name} failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
+        return lines[-1]
 
     def mean(self, x: np.ndarray, n: int = 32) -> np.ndarray:
         """Return the mean of n samples."""
