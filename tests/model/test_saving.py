@@ -1,5 +1,6 @@
 """Saving and loading: the same model, no pickle, and an answer where it cannot be."""
 
+import dataclasses
 import json
 
 import anndata as ad
@@ -12,6 +13,7 @@ from tests.conftest import BRIEF, SCVI_UNS, SETUP, SHIFT, SMALL, assert_same, ma
 
 from scgenot import GENOT
 from scgenot.coupling import displaced_cost
+from scgenot.flow import ODEConfig
 
 
 @pytest.fixture
@@ -320,3 +322,21 @@ def test_a_view_of_source_cells_can_be_attached(trained, saved):
 def test_paths_may_be_text(trained, tmp_path):
     trained.save(str(tmp_path / "deep" / "model"))
     assert isinstance(GENOT.load(str(tmp_path / "deep" / "model"), make_adata()).adata, ad.AnnData)
+
+
+def test_a_start_that_was_learned_is_saved_and_distilled_from(tmp_path):
+    adata = make_adata()
+    GENOT.setup_anndata(adata, **SETUP)
+    model = GENOT(adata, flow_config=dataclasses.replace(SMALL, start="linear"))
+    model.train(**BRIEF, validation_size=0.2)
+    samples = model.sample(n_samples=2)
+    model.save(tmp_path / "model")
+    loaded = GENOT.load(tmp_path / "model", adata=adata)
+    np.testing.assert_array_equal(loaded.sample(n_samples=2), samples)
+    # Its slope is not that of a blank one, which would be read where nothing was saved.
+    assert np.abs(loaded._method.weights.path.slope).max() > 0.01
+    few = {"max_steps": 20, "pool_size": 512, "fresh": 128, "batch_size": 64, "check_every": 10, "progress_bar": False}
+    loaded.distill(steps=1, **few)
+    # Some 20 steps learn little, but samples start where those of the model do: far from noise around the middle of all targets.
+    distilled = loaded.sample(n_samples=2, ode=ODEConfig("distilled"))
+    assert np.abs(distilled.mean(axis=(0, 1)) - samples.mean(axis=(0, 1))).max() < 1.0

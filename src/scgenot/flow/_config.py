@@ -125,7 +125,7 @@ class FlowConfig:
         ``"source"``: at noise around the source cell, within one space. What was not seen is predicted to move as what is like it does,
         rather than to go where that goes. Energy in % of doing nothing: from noise 77.0, from the source 64.9 for a new patient (GBM),
         25.0 and 14.6 for a new cell type (Kang); but 46.6 and 53.7 for a new pair of a stimulus and a type that are both seen in other
-        pairs (CyTOF, 32 pairs; it was chosen on 8 of them, where it falls from 80.9 to 74.7). Known laws are learned less well.
+        pairs (CyTOF, 32 pairs; it was chosen on 8 of them, where it falls from 80.9 to 74.7). Known laws in 16 dimensions are learned less well.
 
         ``"linear"``: at noise around a linear prediction of the target, fitted to the coupling's pairs, with the covariance of what it
         leaves. cBW-UVP of known laws in 16 dimensions (floor, from noise, so): .47, 1.29, 1.02 on a curve (seed 1); in 2 .205, .229, .221.

@@ -15,8 +15,8 @@ from scgenot.flow._path import NoiseToTarget, Pairs
 
 # Pairs that it is fitted to, about: slopes are then known to a hundredth of what they leave.
 _FITTED = 32768
-# Smallest spread of the noise in any direction, as a share of the mean one: where the linear model leaves nothing, a start has to have a
-# density all the same.
+# Smallest variance of the noise in any direction, as a share of the mean one, or of this share of a unit where that is smaller still: where
+# the linear model leaves nothing, a start has to have a density all the same.
 _FLOOR = 1e-3
 
 
