@@ -440,6 +440,7 @@ def test_fit_leaves_its_input_alone(pairs, small, brief, fixed_coupling):
         ({"learning_rate": 0.0}, "`learning_rate` must be a finite number above 0, got 0.0. Start from 1e-3"),
         ({"learning_rate": float("nan")}, "`learning_rate`"),
         ({"max_grad_norm": 0.0}, "`max_grad_norm`"),
+        ({"targets": "all"}, "`targets` must be one of 'pair', 'batch', got 'all'"),
         ({"schedule": "cosin"}, "`schedule` must be one of 'cosine', 'constant', got 'cosin'. Did you mean 'cosine'"),
         ({"ema_decay": 1.0}, r"`ema_decay` must lie in \(0, 1\) or be None, got 1.0"),
     ],

@@ -7,6 +7,7 @@ from scgenot.coupling._blocks import Block, BlockCoupling
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._epsilon_scan import EpsilonScan, scan_epsilons
 from scgenot.coupling._kinds import KINDS, OPTIONS, Auto, Extended, Global, Kind, LowRank, Minibatch
+from scgenot.coupling._pair_scores import PairScores
 from scgenot.coupling._solve import CouplingKind, available_couplings, kind_with_options, solve_coupling
 from scgenot.coupling._solve_blocks import solve_blocks
 from scgenot.coupling._tau_scan import TauScan, scan_taus
@@ -30,6 +31,7 @@ __all__ = [
     "LowRank",
     "MarginalKind",
     "Minibatch",
+    "PairScores",
     "StartReport",
     "TauScan",
     "available_couplings",

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from scgenot.coupling._pair_scores import PairScores
+
 # "kept": the plan's marginal is the prior one. "relaxed": it is another one, and known. "unknown": another one.
 MarginalKind: TypeAlias = Literal["kept", "relaxed", "unknown"]
 
@@ -150,6 +152,11 @@ class Coupling(abc.ABC):
     @abc.abstractmethod
     def diagnostics(self) -> Diagnostics:
         """How solving went."""
+
+    @property
+    def pair_scores(self) -> PairScores | None:
+        """How likely any pairs are, for training steps that look at several targets of a cell; ``None`` where it is not known."""
+        return None
 
     @abc.abstractmethod
     def conditional(

@@ -23,6 +23,7 @@ from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._given_costs import GivenLift
 from scgenot.coupling._inputs import checked_cells, checked_marginal
 from scgenot.coupling._lift import Between, Lift, NoLift, lifted_cost
+from scgenot.coupling._pair_scores import PairScores
 from scgenot.sinkhorn import LANDMARK_TOLERANCE, Geometry, Potentials, draw_rows, pair_costs, soft_min_rows
 
 _ENTROPY_CELLS = 512
@@ -113,6 +114,17 @@ class PotentialCoupling(Coupling):
             kl=kl,
             penalty=penalty,
         )
+
+    @property
+    def pair_scores(self) -> PairScores:
+        """How likely any pairs are: from potentials, prior weights and costs."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.log(np.asarray(self.b, np.float64)) - np.log(np.asarray(self.target_marginal, np.float64))
+        # Cells without mass are in no pair.
+        potential = np.asarray(self.potentials.v) + np.where(np.isfinite(ratio), ratio, 0.0).astype(np.float32)
+        # Costs of features are sooner computed again than looked up; stored ones of lifted features are the exact ones.
+        geometry = self.geometry if self.lift else dataclasses.replace(self.geometry, matrix=None)
+        return PairScores(geometry.padded(), _padded(potential))
 
     def conditional(
         self, key: jax.Array, source_indices: Int[Array | np.ndarray, " k"], n_draws: int

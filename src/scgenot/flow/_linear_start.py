@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.linalg import cho_factor, cho_solve
 
+from scgenot._blocks import matmul
 from scgenot.flow._path import NoiseToTarget, Pairs
 
 # Pairs that it is fitted to, about: slopes are then known to a hundredth of what they leave.
@@ -84,8 +85,13 @@ class NoiseAroundMean(NoiseToTarget):
 
     def noise(self, start: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
         """Return how far the start is from the prediction, in units of its spread."""
-        off = start - x @ self.slope.T - self.shift
-        return jax.scipy.linalg.solve_triangular(self.spread, off.T, lower=True).T
+        return self.whitened(start - x @ self.slope.T - self.shift)
+
+    def whitened(self, points: Float[Array, "rows dy"]) -> Float[Array, "rows dy"]:
+        """Return differences in units of the spread."""
+        # Many rows are multiplied by the inverse sooner than solved for.
+        inverse = jax.scipy.linalg.solve_triangular(self.spread, jnp.eye(len(self.spread)), lower=True)
+        return matmul(points, inverse.T)
 
     def log_volume(self) -> Float[Array, ""]:
         """Return the logarithm of the spread's volume."""

@@ -21,7 +21,8 @@ from scgenot._devices import Devices, brought_home, gathered, over_devices, put_
 from scgenot._random import random_bits
 from scgenot._rng import keys
 from scgenot._sizes import pad_edge, pad_with, padded_cells
-from scgenot.coupling import Coupling
+from scgenot.coupling import Coupling, PairScores
+from scgenot.flow._candidates import Candidates
 from scgenot.flow._config import TrainConfig
 from scgenot.flow._path import NoiseToTarget, Pairs, Path, noise_and_time
 from scgenot.flow._result import Params, Stopped, TrainResult
@@ -93,6 +94,7 @@ def train_velocity(
     *,
     path: Path | None = None,
     pairs: Pairs | None = None,
+    scores: PairScores | None = None,
     conditions: Float[Array | np.ndarray, "blocks dc"] | None = None,
     n_models: int = 1,
     validation: ValidationSet | None = None,
@@ -118,6 +120,8 @@ def train_velocity(
         Where the flow starts and what is regressed on the way; GENOT's by default.
     pairs
         What :func:`training_pairs` returned for this key; by default it is called here.
+    scores
+        How likely pairs are, to regress on the mean over a batch's targets; ``None``: on each row's own.
     conditions
         What the velocity sees of each block of a coupling that has blocks, in standardised units.
     n_models
@@ -148,7 +152,7 @@ def train_velocity(
         put_whole(devices, pad_with(np.asarray(side, np.float32), padded_cells(len(side)), 0.0))
         for side in (source, target)
     )
-    table = _conditions(conditions)
+    table, scores = _conditions(conditions), None if scores is None else scores.on(devices)
     run = partial(_run_steps, graphdef, path, n_models, config.max_grad_norm, config.ema_decay, devices)
     good, done, stopped = params, 0, Stopped.MAX_STEPS
     watch = _Divergence(params)
@@ -161,7 +165,7 @@ def train_velocity(
                 i, j, *block = next(batches)
                 block = block[0] if block and conditions is not None else np.zeros(i.shape, np.int32)
                 before = _kept(state, config)
-                state, losses = run(state, cells, table, (i, j, block), rate, step_key, done, count)
+                state, losses = run(state, cells, scores, table, (i, j, block), rate, step_key, done, count)
                 losses = np.asarray(losses)[:count]
                 if watch.seen(losses, before, done, ends=done + count == config.max_steps):
                     stopped, good, done = Stopped.DIVERGED, watch.good, watch.good_steps
@@ -226,6 +230,7 @@ def _run_steps(
     devices: Devices | None,
     state: TrainState,
     cells: tuple[Float[Array, "n dx"], Float[Array, "m dy"]],
+    scores: PairScores | None,
     conditions: Float[Array, "blocks dc"],
     pairs: tuple[Int[Array, "steps batch"], Int[Array, "steps batch"], Int[Array, "steps batch"]],
     rates: Float[Array, " steps"],
@@ -237,21 +242,24 @@ def _run_steps(
     optimizer = adam(max_grad_norm)
     i, j, block = pairs
 
-    def loss_of(params, x, y, z, t, rows):
+    def loss_of(params, x, y, z, t, rows, candidates):
         field = nnx.merge(graphdef, params)
         # Each condition is encoded once, unless there are more of them than rows in the batch.
         few = len(conditions) <= len(rows)
         c = field.encode(conditions)[rows] if few else field.encode(conditions[rows])
-        return path.loss(partial(field, c=c), x, y, z, t)
+        return path.regress(partial(field, c=c), x, y, z, t, candidates)
 
     def step(k, carry):
         states, losses = carry
         left, right, rows = over_devices(devices, (i[k], j[k], block[k]))
         x, y = cells[0][left], cells[1][right]
+        candidates = None if scores is None else Candidates.among(scores, left, j[k], cells[1])
 
         def one(state, member):
             z, t = over_devices(devices, noise_and_time(random_bits(key, done + k, member), *y.shape))
-            loss, gradients = jax.value_and_grad(loss_of)(state.params, x, y, z, t, rows)
+            of_loss = jax.value_and_grad(loss_of, has_aux=True)
+            # What is reported is the loss of pairs, as in validation.
+            (_, loss), gradients = of_loss(state.params, x, y, z, t, rows, candidates)
             # Sums over all devices; each then updates the weights that it holds.
             loss, gradients = gathered(devices, (loss, gradients))
             updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from scgenot._devices import Devices, DevicesLike
 from scgenot._messages import check_count, one_of
 from scgenot._rng import RNG, as_key, keys
-from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
+from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKind, PairScores, solve_coupling  # noqa: F401 (annotations of the base class name MarginalKind)
 from scgenot.flow._conditions import ConditionLayout
 from scgenot.flow._config import DistillConfig, DivergenceConfig, FlowConfig, ODEConfig, TrainConfig
 from scgenot.flow._density import log_density
@@ -177,6 +177,7 @@ class GENOTSolver(Method):
         params = initial_weights(init_key, *learned._network)
         cells = source_units.on_host(source), target_units.on_host(target)
         path, pairs = self._blank_path().settled(cells, training_pairs(train_key, coupling, train_config))
+        scores = learned._scores(path, coupling, train_config)
         validation, metrics = validate_on(
             validation_key, learned.graphdef, path, coupling, units, data.held_out, conditions, config.n_models
         )
@@ -195,6 +196,7 @@ class GENOTSolver(Method):
             train_config,
             path=path,
             pairs=pairs,
+            scores=scores,
             conditions=conditions,
             n_models=config.n_models,
             validation=validation,
@@ -204,6 +206,18 @@ class GENOTSolver(Method):
         )
         weights = FlowWeights(result.params, *units, rescaling, ratios, condition_units, config.n_models, path=path)
         return dataclasses.replace(learned, weights=weights), result
+
+    def _scores(self, path: Path, coupling: Coupling, config: TrainConfig) -> PairScores | None:
+        """Return how likely pairs are where steps look at several targets; raise if they are to and cannot."""
+        if config.targets == "pair":
+            return None
+        scores = coupling.pair_scores if path.averages else None
+        if scores is None and config.targets == "batch":
+            raise ValueError(
+                "`targets`='batch' needs a flow from noise and a coupling that tells how likely any pair is: over all cells or extended, without "
+                f"conditions. Got {self.name!r} and {coupling.diagnostics.kind!r}. Use targets='pair'."
+            )
+        return scores
 
     def _blank_path(self) -> Path:
         """Return where flows start, as far as this is known before learning: saved weights are read into it."""

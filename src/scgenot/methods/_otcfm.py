@@ -26,6 +26,8 @@ class SourceToTarget(NoiseToTarget):
     It is right here only: given the source cell, as GENOT's is, a flow without noise would learn one target a cell.
     """
 
+    averages: ClassVar[bool] = False
+
     def start(self, z: Float[Array, "rows dy"], x: Float[Array, "rows dx"]) -> Float[Array, "rows dy"]:
         """Start at the source cell."""
         return x
