@@ -48,7 +48,7 @@ def ways(options) -> dict[str, ODEConfig]:
 
 def evaluations(ode: ODEConfig) -> int:
     """Return how often the network is evaluated for a sample."""
-    return _PER_STEP.get(ode.solver, 1) * ode.n_steps
+    return _PER_STEP.get(ode.solver, 1) * ode.for_samples.n_steps
 
 
 def adaptive_evaluations(model: scgenot.GENOT, cells: np.ndarray, ode: ODEConfig) -> tuple[float, int]:

@@ -67,6 +67,15 @@ def test_default_steps_are_good_enough(solver, cells):
     assert np.sqrt(np.mean(((solver.sample(0, cells, 4) - careful) / unit) ** 2)) < 0.03
 
 
+def test_steps_that_are_not_given_differ_by_what_they_are_for():
+    assert ODEConfig().for_samples == ODEConfig(n_steps=8) and ODEConfig().for_density == ODEConfig(n_steps=16)
+    # Densities are of the trained field, however samples are taken.
+    assert ODEConfig("distilled").for_samples.n_steps == 1
+    assert ODEConfig("distilled", n_steps=2).for_density == ODEConfig(n_steps=16)
+    for given in (ODEConfig("heun", n_steps=5), ODEConfig("tsit5", n_steps=3)):
+        assert given.for_samples == given.for_density == given
+
+
 @pytest.mark.parametrize("ode", [ODEConfig(), ODEConfig(solver="tsit5")], ids=["fixed", "adaptive"])
 def test_same_seed_same_samples_bit_for_bit(solver, cells, ode):
     first, again, other = (solver.sample(seed, cells, 3, ode=ode) for seed in (1, 1, 2))

@@ -79,7 +79,7 @@ def log_density(
         )
     key = jax.random.key(0) if key is None else key
     rows = rows or _rows_at_once(n_probes or points.shape[1])
-    ode = ode.of_field
+    ode = ode.for_density
     weights = weights.for_flow(ode)
     conditions = np.zeros((len(cells), 0), np.float32) if conditions is None else conditions
     points, cells, conditions = (np.asarray(one, np.float32) for one in (points, cells, conditions))

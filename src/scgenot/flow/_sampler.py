@@ -123,7 +123,7 @@ def sample_blocks(
     The place of the cells, and their samples in the user's units. In an ensemble sample k is drawn by member k modulo their number.
     """
     rows = rows or default_rows() * (1 if devices is None else devices.count)
-    weights = weights.for_flow(ode)
+    ode, weights = ode.for_samples, weights.for_flow(ode)
     if devices is not None:
         weights = put_whole(devices, weights)
     conditions = np.zeros((len(cells), 0), np.float32) if conditions is None else conditions

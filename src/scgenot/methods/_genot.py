@@ -268,7 +268,7 @@ class GENOTSolver(Method):
         x = self.cells(x)
         ids = np.arange(len(x)) if cell_ids is None else np.asarray(cell_ids)
         options = {"rows": rows, "devices": self.devices}
-        options["conditions"], ode = self.condition_rows(condition, len(x)), ode or ODEConfig()
+        options["conditions"], ode = self.condition_rows(condition, len(x)), (ode or ODEConfig()).for_samples
         graphdef = self._large_steps[0] if self._distilled(ode) else self.graphdef
         return sample_blocks(graphdef, weights, as_key(rng), x, ids, int(n_samples), ode, **options)
 
