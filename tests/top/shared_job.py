@@ -44,19 +44,22 @@ def results(devices) -> dict[str, np.ndarray]:
         found[f"{name} told"] = np.array([told.cost, told.kl, told.marginal_violation])
         found[f"{name} effective"] = told.effective_targets
         found[f"{name} pairs"] = next(coupling.pairs(jax.random.key(2), batch_size=BATCH, steps=STEPS))
-    learned, result, _ = methods.GENOTSolver.fit(
-        3,
-        source,
-        target,
-        coupling=coupling,
-        flow_config=flow.FlowConfig(hidden=(HIDDEN, HIDDEN), time_frequencies=4),
-        train_config=flow.TrainConfig(max_steps=STEPS, batch_size=BATCH, check_every=10, warmup_steps=5),
-        held_out=flow.HeldOut(source[:50], target[:50]),
-        devices=devices,
-        progress_bar=False,
-    )
-    for name, (_, values) in result.history.items():
-        found[name] = np.array(values)
+    for targets in ("batch", "pair"):
+        learned, result, _ = methods.GENOTSolver.fit(
+            3,
+            source,
+            target,
+            coupling=coupling,
+            flow_config=flow.FlowConfig(hidden=(HIDDEN, HIDDEN), time_frequencies=4),
+            train_config=flow.TrainConfig(
+                max_steps=STEPS, batch_size=BATCH, check_every=10, warmup_steps=5, targets=targets
+            ),
+            held_out=flow.HeldOut(source[:50], target[:50]),
+            devices=devices,
+            progress_bar=False,
+        )
+        for name, (_, values) in result.history.items():
+            found[f"{targets} {name}"] = np.array(values)
     assert all(leaf.is_fully_addressable and len(leaf.devices()) == 1 for leaf in jax.tree.leaves(learned.weights))
     found["samples"] = learned.sample(4, source[:77], 3, ode=flow.ODEConfig(n_steps=4), rows=ROWS)
     return {name: np.asarray(one) for name, one in found.items()}

@@ -25,6 +25,7 @@ from scgenot.flow._config import DistillConfig, TrainConfig
 from scgenot.flow._path import Path
 from scgenot.flow._result import Params
 from scgenot.flow._trainer import TrainState, adam, initial_state, learning_rates
+from scgenot.flow._velocity import member_of
 
 _MAX_GRAD_NORM = 1.0
 # Streams of random bits beside that of the steps.
@@ -55,6 +56,25 @@ def start_from(params: Params, template: Params) -> Params:
     pad = lambda one, like: np.pad(np.asarray(one), [(0, b - a) for a, b in zip(one.shape, like.shape, strict=True)])
     leaves = [pad(*pair) for pair in zip(jax.tree.leaves(params), jax.tree.leaves(template), strict=True)]
     return jax.tree.unflatten(jax.tree.structure(template), [jax.device_put(one) for one in leaves])
+
+
+def distill_members(
+    key: jax.Array, graphdef: nnx.GraphDef, params: Params, n_models: int, *given: Any, progress_bar: bool = True
+) -> tuple[Params, dict[str, tuple[list[int], list[float]]]]:
+    """Learn a field for each member of an ensemble, one after another by one compiled program; see :func:`distill_velocity`.
+
+    Returns
+    -------
+    The weights, of an ensemble with its members as their first axis, and the losses of the first member.
+    """
+    found, history = [], {}
+    for member in range(n_models):
+        own_params = params if n_models == 1 else member_of(params, member)
+        own_key = jax.random.fold_in(key, member)
+        own, losses = distill_velocity(own_key, graphdef, own_params, *given, progress_bar=progress_bar)
+        found.append(own)
+        history = history or losses
+    return found[0] if n_models == 1 else jax.tree.map(lambda *ones: jnp.stack(ones), *found), history
 
 
 def distill_velocity(

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -19,7 +18,7 @@ from scgenot.coupling import Coupling, CouplingConfig, CouplingKind, MarginalKin
 from scgenot.flow._conditions import ConditionLayout
 from scgenot.flow._config import DistillConfig, DivergenceConfig, FlowConfig, ODEConfig, TrainConfig
 from scgenot.flow._density import log_density
-from scgenot.flow._distill import distill_velocity
+from scgenot.flow._distill import distill_members
 from scgenot.flow._linear_start import NoiseAroundMean
 from scgenot.flow._path import NoiseAroundSource, NoiseToTarget, Path
 from scgenot.flow._result import TrainResult
@@ -27,7 +26,7 @@ from scgenot.flow._sampler import FlowWeights, sample_blocks
 from scgenot.flow._scaling import Standardizer
 from scgenot.flow._trainer import train_velocity, training_pairs
 from scgenot.flow._validation import HeldOut, validate_on
-from scgenot.flow._velocity import abstract_velocity, initial_weights, member_of
+from scgenot.flow._velocity import abstract_velocity, initial_weights
 from scgenot.methods._growth import empty_rescaling, evaluate_growth, fit_rescaling, growth_rows, plan_growth
 from scgenot.methods._method import POPULATIONS, Abilities, FitData, Method
 
@@ -289,27 +288,21 @@ class GENOTSolver(Method):
         c = self.condition_rows(condition, len(x))
         if weights.condition_units is not None:
             c = weights.condition_units.on_host(c)
-        # One member after another, by one compiled program.
         alone = dataclasses.replace(self, config=dataclasses.replace(self.config, n_models=1))
-        found, history = [], {}
-        for member in range(self.n_models):
-            params = weights.params if self.n_models == 1 else member_of(weights.params, member)
-            own, losses = distill_velocity(
-                jax.random.fold_in(key, member),
-                self.graphdef,
-                params,
-                alone._large_steps,
-                weights.path,
-                weights.source_units.on_host(x),
-                c,
-                self.target_dim,
-                steps,
-                config,
-                progress_bar=progress_bar,
-            )
-            found.append(own)
-            history = history or losses
-        distilled = found[0] if self.n_models == 1 else jax.tree.map(lambda *ones: jnp.stack(ones), *found)
+        distilled, history = distill_members(
+            key,
+            self.graphdef,
+            weights.params,
+            self.n_models,
+            alone._large_steps,
+            weights.path,
+            weights.source_units.on_host(x),
+            c,
+            self.target_dim,
+            steps,
+            config,
+            progress_bar=progress_bar,
+        )
         weights = dataclasses.replace(weights, distilled=distilled)
         return dataclasses.replace(self, weights=weights, distilled_steps=steps), history
 
