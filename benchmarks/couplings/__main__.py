@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks import couplings
 from benchmarks._common import parser, report
 from benchmarks._tables import Table, from_columns, from_frame
-from benchmarks.couplings import epsilons, gaussians, geodesic, modalities, relaxed, sizes, variance
+from benchmarks.couplings import epsilons, gaussians, geodesic, modalities, relaxed, semidiscrete, sizes, variance
 
 SECTIONS = {
     "gaussians": lambda options: gaussians.run(range(options.seeds)),
@@ -19,6 +19,8 @@ SECTIONS = {
     "swissroll": lambda options: geodesic.swissroll(range(options.seeds)),
     "epsilons": lambda options: epsilons.run(range(options.seeds), 256, 100),
     "larry": lambda options: geodesic.larry(),
+    "semidiscrete": lambda options: semidiscrete.run(2, options.semidiscrete_cells),
+    "choose_steps": lambda options: semidiscrete.choose(0, options.semidiscrete_cells, 100),
     "sizes": lambda options: sizes.run(options.linear_cells, options.quadratic_cells),
 }
 
@@ -77,12 +79,16 @@ def _paired(tables: dict, title: str, level: str) -> Table:
 
 def main() -> None:
     arguments = parser(couplings.__doc__.splitlines()[0])
-    arguments.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="which sections")
+    measured = [name for name in SECTIONS if name != "choose_steps"]
+    arguments.add_argument("--only", nargs="+", choices=SECTIONS, default=measured, help="which sections")
     arguments.add_argument("--seeds", type=int, default=10, help="seeds of generated data, subsets of SNARE-seq")
     arguments.add_argument("--splits", type=int, default=20, help="splits of the gene panels")
     arguments.add_argument("--fits", type=int, default=10, help="repeated fits whose conditionals are pooled")
     arguments.add_argument("--linear-cells", type=int, default=200_000, help="cells a side of the large linear problem")
     arguments.add_argument("--quadratic-cells", type=int, default=50_000, help="and of the large quadratic one")
+    arguments.add_argument(
+        "--semidiscrete-cells", type=int, default=16_384, help="cells a side of the problem of gradients"
+    )
     options = arguments.parse_args()
     # What did not converge stands in the tables.
     warnings.filterwarnings("ignore", message=".*did not converge", category=RuntimeWarning)
