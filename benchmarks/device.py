@@ -188,7 +188,7 @@ def _steps(batch: int, precision: str, sizes: Sizes) -> float:
     state, table = initial_state(train.max_grad_norm, 1, params), np.zeros((1, 0), np.float32)
     rates = np.full(sizes.steps, 1e-4, np.float32)
     step = partial(_run_steps, graphdef, NoiseToTarget(), 1, train.max_grad_norm, train.ema_decay, None)
-    call = partial(step, state, cells, table, pairs, rates, jax.random.key(1), 0, sizes.steps)
+    call = partial(step, state, cells, None, table, pairs, rates, jax.random.key(1), 0, sizes.steps)
     with jax.default_matmul_precision(MATMUL.get(precision, "default")):
         return quickest(call, sizes.rounds)
 

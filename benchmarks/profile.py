@@ -83,7 +83,7 @@ def training(count: int) -> pd.DataFrame:
     state = initial_state(train.max_grad_norm, 1, params)
     rates, table, block = np.full(count, 1e-4, np.float32), np.zeros((1, 0), np.float32), np.zeros(i.shape, np.int32)
     step = partial(_run_steps, graphdef, path, 1, train.max_grad_norm, train.ema_decay, None)
-    whole = quickest(step, state, cells, table, (i, j, block), rates, key, 0, count, count=count)
+    whole = quickest(step, state, cells, None, table, (i, j, block), rates, key, 0, count, count=count)
 
     def loss_of(params, x, y, z, t):
         return path.loss(nnx.merge(graphdef, params), x, y, z, t)

@@ -208,6 +208,7 @@ OPTIONS = {
     "warmup_steps": 7,
     "max_grad_norm": 2.0,
     "ema_decay": 0.9,
+    "targets": "batch",
     "check_every": 21,
     "early_stopping": True,
     "patience": 3,
