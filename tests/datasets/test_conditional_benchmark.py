@@ -1,5 +1,6 @@
 """What the benchmark of conditions compares models with: baselines on screens whose answer is known."""
 
+import dataclasses
 import itertools
 import types
 
@@ -7,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from benchmarks.conditions import screens, simulated
+from benchmarks.conditions._models import Training
 from benchmarks.conditions._scores import rank_correlations, score, table
+from benchmarks.solvers import conditional_monge_gap
 
 from scgenot.datasets import conditional_mixture
 
@@ -53,6 +56,39 @@ def test_nothing_that_was_left_out_reaches_a_baseline(screen):
     for name, shift in screens.baselines(refitted).items():
         if "oracle" not in name:
             np.testing.assert_array_equal(shift, screens.baselines(before)[name])
+
+
+def test_conditional_monge_gap_heeds_its_condition(screen, monkeypatch):
+    fitted, fit = [], conditional_monge_gap.fit
+    quick = {"batch_size": 64, "hidden": (32, 32), "learning_rate": 1e-2}
+    monkeypatch.setattr(
+        conditional_monge_gap, "fit", lambda *a, **k: fitted.append(fit(*a, **k, **quick)) or fitted[-1]
+    )
+    (fold, *_) = screen.folds("file")
+    store = types.SimpleNamespace(get=lambda key, compute: compute())
+    found = screens.measured(fold, Training(steps=100), range(1), (screens.MAP,), store)
+    assert {screens.MAP, f"{screens.MAP}, halfway to the mean shift"} < set(found["methods"])
+    # It has one image a cell, so no spread to predict its error with.
+    assert f"{screens.MAP}: spread of samples" not in found["predictors"]
+
+    asked = lambda name: fitted[0].mean(fold.controls, screens.condition_vector(fold, name, fold.context)).mean(axis=0)
+    shift = lambda name: asked(name) - fold.controls.mean(axis=0)
+    # Cells are the same: without its condition, a map moves them alike, and is off by half of this for one of the two.
+    apart = np.linalg.norm(fold.shifts["B", fold.context] - fold.shifts["C", fold.context])
+    for name in "BC":
+        assert np.linalg.norm(shift(name) - fold.shifts[name, fold.context]) < 0.4 * apart
+    assert found["methods"][screens.MAP]["mean"] == pytest.approx(asked("A"), abs=1e-5)
+    assert min(np.linalg.norm(shift("A") - shift(name)) for name in "BC") > 0.1 * apart
+
+
+def test_new_contexts_are_described_by_their_controls(screen):
+    (fold, *_) = screen.folds("file")
+    np.testing.assert_array_equal(screens.condition_vector(fold, "B", "z"), [0, 1, 0, 0, 0, 0, 1])
+    few = np.isin(screen.perturbation, ("control", "A"))
+    kept = {name: getattr(screen, name)[few] for name in ("features", "perturbation", "context", "given")}
+    alone = dataclasses.replace(screen, **kept)
+    (fold, *_) = alone.folds("file")
+    np.testing.assert_allclose(screens.condition_vector(fold, "A", "w"), [1, *fold.controls.mean(axis=0)])
 
 
 def test_table_of_the_oracle_and_of_doing_nothing(screen):
