@@ -20,11 +20,10 @@ PATHS = {
         jnp.array([[0.5, 0.2], [0.0, -1.0]]), jnp.array([0.3, -0.2]), jnp.array([[0.7, 0.0], [0.4, 1.2]])
     ),
 }
-# Marginals kept, and one relaxed: targets are then drawn by other weights than the prior ones. Two spaces: stored costs of lifted features.
+# Marginals kept, and both relaxed: targets are then drawn by other weights than the prior ones.
 PLANS = {
     "balanced": CouplingConfig(epsilon=0.3),
     "unbalanced": CouplingConfig(epsilon=0.3, tau_source=0.9, tau_target=0.7),
-    "stored": CouplingConfig(epsilon=0.3, dense_limit=10**6),
 }
 
 
@@ -94,6 +93,8 @@ def test_over_a_batch_it_has_the_expectation_of_one_pair_and_less_variance(cells
         x, y, coupling = *cells[:2], solved(cells, PLANS[kind])
     path, batch, time = NoiseToTarget(), 64, 0.4
     scores, (x, y) = coupling.pair_scores, map(jnp.asarray, (x, y))
+    # Between two spaces costs are looked up, in one they are computed.
+    assert (scores.geometry.matrix is not None) == (kind == "quadratic")
 
     @jax.jit
     def off(i, j, z):

@@ -117,7 +117,7 @@ class PotentialCoupling(Coupling):
 
     @property
     def pair_scores(self) -> PairScores:
-        """How likely any pairs are: from potentials, prior weights and costs."""
+        """How likely any pairs are: from potentials, costs, and what target cells get, of extended couplings what they should get."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.log(np.asarray(self.b, np.float64)) - np.log(np.asarray(self.target_marginal, np.float64))
         # Cells without mass are in no pair.

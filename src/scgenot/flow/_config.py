@@ -194,7 +194,7 @@ class TrainConfig:
         more the more targets of a batch a source cell's mass is spread over; a step takes a third more time. cBW-UVP of known laws
         (seed 0, 2000 steps of 1e-2; floor, pair, batch): in 2 dimensions, 400 targets of a batch, .24, .272, .250; in 16, 140 and 46 targets,
         .50, 1.06, .92 and .71, 1.00, .97; in 64, one target, no gain. It needs a flow from noise and a coupling that tells how likely any
-        pair is: over all cells or extended, without conditions. Batches of more than 1024 rows are averaged over in parts.
+        pair is: over all cells or, up to what its marginals are off, extended; without conditions. Batches of more than 1024 rows are averaged over in parts.
     check_every
         Steps in one compiled call; losses are fetched and validation is run after each.
     early_stopping

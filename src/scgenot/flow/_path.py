@@ -45,7 +45,7 @@ class Path(abc.ABC):
     functions take it as a tree of them.
     """
 
-    # Whether it has a `mean_target`.
+    # Whether it has a `mean_target`: positions are on straight lines then.
     averages: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -207,11 +207,11 @@ class GENOTSolver(Method):
         return dataclasses.replace(learned, weights=weights), result
 
     def _scores(self, path: Path, coupling: Coupling, config: TrainConfig) -> PairScores | None:
-        """Return how likely pairs are where steps look at several targets; raise if they are to and cannot."""
+        """Return how likely pairs are where steps look at several targets; raise a ``ValueError`` if they are to and cannot."""
         if config.targets == "pair":
             return None
         scores = coupling.pair_scores if path.averages else None
-        if scores is None and config.targets == "batch":
+        if scores is None:
             raise ValueError(
                 "`targets`='batch' needs a flow from noise and a coupling that tells how likely any pair is: over all cells or extended, without "
                 f"conditions. Got {self.name!r} and {coupling.diagnostics.kind!r}. Use targets='pair'."
