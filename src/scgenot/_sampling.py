@@ -7,6 +7,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 _FULL = 2.0**32
+# Cells that tell the widest direction of many, and powers of their covariance that find it.
+_TOLD_BY, _POWERS = 2048, 4
+# Cutting further takes longer than it helps: a part gives several cells then, as the last cuts left them.
+_MOST_PARTS = 512
 
 
 def host_rng(key: jax.Array, *numbers: int) -> np.random.Generator:
@@ -15,7 +19,10 @@ def host_rng(key: jax.Array, *numbers: int) -> np.random.Generator:
 
 
 def weighted_subset(
-    rng: np.random.Generator, weights: Float[Array | np.ndarray, " n"], size: int
+    rng: np.random.Generator,
+    weights: Float[Array | np.ndarray, " n"],
+    size: int,
+    order: Int[np.ndarray, " n"] | None = None,
 ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """Choose cells that stand for all, with the weights that make them stand for the weights of all.
 
@@ -27,6 +34,9 @@ def weighted_subset(
         Not negative; they need not sum to 1.
     size
         How many to choose; all cells that have weight, if these are fewer.
+    order
+        All cells in an order in which neighbours are alike (:func:`alike`): each stretch of it then has its share of the chosen cells,
+        not only on average, and so has each kind of cells. At random unless told.
 
     Returns
     -------
@@ -36,7 +46,8 @@ def weighted_subset(
     -----
     Systematic sampling without replacement: a cell is chosen with probability ``min(1, c weight)`` and then has its weight
     divided by that probability (Horvitz and Thompson, 1952), so that the weight of any group of cells is right on average.
-    Cells of more than their share of the weight are always chosen and keep their weight; the others have equal ones.
+    Cells of more than their share of the weight are always chosen and keep their weight; the others have equal ones. Along an
+    order of alike cells this is stratified sampling with as many strata as cells are chosen.
     """
     p = np.asarray(weights, np.float64)
     p = p / p.sum()
@@ -54,14 +65,54 @@ def weighted_subset(
             break
     chosen, own = sure, p[sure]
     if len(sure) < size and len(rest):
-        # In random order: neighbours in the data must not shut each other out.
-        order = rng.permutation(rest)
+        if order is None:
+            # In random order: neighbours in the data must not shut each other out.
+            order = rng.permutation(rest)
+        else:
+            left = np.zeros(len(p), bool)
+            left[rest] = True
+            order = order[left[order]]
         points = (np.arange(size - len(sure)) + rng.random()) * share
         places = np.minimum(np.searchsorted(np.cumsum(p[order]), points, side="right"), len(order) - 1)
         places, counts = np.unique(places, return_counts=True)
         chosen, own = np.concatenate([sure, order[places]]), np.concatenate([own, counts * share])
     order = np.argsort(chosen)
     return chosen[order], own[order] / own.sum()
+
+
+def alike(points: Float[Array | np.ndarray, "n d"], parts: int) -> Int[np.ndarray, " n"]:
+    """Return all cells in an order in which neighbours are alike: halved along their widest direction until there are `parts` parts.
+
+    Within a part cells stand as the last cut found them. It does not depend on a random number.
+    """
+    cells = np.asarray(points, np.float32)
+    order, sections = np.arange(len(cells)), [slice(0, len(cells))]
+    smallest = max(len(cells) / min(max(parts, 1), _MOST_PARTS), 1.0)
+    while sections:
+        part = sections.pop()
+        rows = order[part]
+        if len(rows) <= smallest:
+            continue
+        own = cells[rows]
+        # Some of them tell the direction.
+        axis = _widest(own[:: -(-len(rows) // _TOLD_BY)])
+        half = len(rows) // 2
+        order[part] = rows[np.argpartition(own @ axis, half)]
+        sections += [slice(part.start, part.start + half), slice(part.start + half, part.stop)]
+    return order
+
+
+def _widest(cells: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
+    """Return about the direction of the largest variance; of no variance there is none."""
+    own = cells - cells.mean(axis=0)
+    # Squares stay within single precision, whatever the unit.
+    own /= np.abs(own).max() or np.float32(1.0)
+    # A few powers from the outermost cell.
+    axis = own[np.argmax(np.square(own).sum(axis=1))]
+    for _ in range(_POWERS):
+        axis = (own @ axis) @ own
+        axis /= np.linalg.norm(axis) or np.float32(1.0)
+    return axis
 
 
 def cumulative_table(weights: Float[Array | np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:

@@ -248,3 +248,18 @@ def test_potentials_of_no_plan_are_not_used(cells):
     exact = solve_coupling(KEY, *cells, kind="global", config=sharp)
     assert found.diagnostics.kind == "linear, global" and found.diagnostics.converged
     assert found.diagnostics.objective == pytest.approx(exact.diagnostics.objective, rel=1e-4)
+
+
+def test_each_kind_of_cells_has_its_share_of_those_solved_over(rng):
+    """Groups far from each other: by chance the 200 chosen would be off by 3 % of the mass, which then had to go to another group."""
+    of = rng.permutation(np.repeat(np.arange(4), 250))
+    source, target = (
+        np.float32(30.0 * np.eye(4)[of] + rng.normal(size=(1000, 4))) for _ in range(2)
+    )  # fmt: skip
+    config, kind = CouplingConfig(epsilon=0.02), Extended(n_cells=200, n_sweeps=0, tolerance=1.0)
+    found = solve_coupling(KEY, source, target, kind=kind, config=config)
+    for side in (found.extension.source, found.extension.target):
+        np.testing.assert_allclose(np.bincount(of[side.rows], weights=side.weights), 0.25, atol=0.006)
+    # The one side's share is the other's: no mass crosses.
+    drawn = np.asarray(found.conditional(KEY, np.arange(1000), 8))
+    assert (of[drawn] == of[:, None]).mean() > 0.99

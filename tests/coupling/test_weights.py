@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from scgenot._sampling import choose, cumulative_table, independent, systematic, weighted_subset
+from scgenot._sampling import alike, choose, cumulative_table, independent, systematic, weighted_subset
 from scgenot.costs import resolve_cost_pair
 from scgenot.coupling import CouplingConfig
 from scgenot.coupling.quadratic._sides import Side
@@ -90,3 +90,48 @@ def test_choice_skips_cells_without_weight():
     np.testing.assert_array_equal(choose(jax.device_put(last), jax.device_put(table)), 3)
     drawn = systematic(np.random.default_rng(0), np.array([0.0, 1.0, 0.0, 2.0, 0.0]), (2, 300))
     assert [np.sum(drawn[0] == k) for k in range(5)] == [0, 100, 0, 200, 0]
+
+
+def kinds(rng, shares=(0.5, 0.3, 0.15, 0.05), n=4000):
+    """Cells of four kinds, far from each other, in no order; and the kind of each."""
+    of = rng.permutation(np.repeat(np.arange(4), (np.array(shares) * n).astype(int)))
+    return np.float32(20.0 * rng.normal(size=(4, 6))[of] + rng.normal(size=(n, 6))), of
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e30])
+def test_alike_cells_are_neighbours(rng, scale):
+    cells, of = kinds(rng)
+    order = alike(cells * np.float32(scale), 256)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(cells)))
+    # In no order .64 of neighbours are of different kinds.
+    assert (np.diff(of[order]) != 0).mean() < 0.02
+    np.testing.assert_array_equal(order, alike(cells * np.float32(scale), 256))
+
+
+@pytest.mark.parametrize("cells", [np.zeros((50, 3)), np.ones((1, 2)), np.arange(7.0)[:, None]])
+def test_alike_of_few_and_of_equal_cells(cells):
+    np.testing.assert_array_equal(np.sort(alike(cells, 512)), np.arange(len(cells)))
+
+
+def test_subsets_along_alike_cells_have_each_kind_in_its_share(rng):
+    cells, of = kinds(rng)
+    order, share = alike(cells, 100), np.bincount(of) / len(of)
+    within, random = [], []
+    for seed in range(20):
+        for found, given in ((within, order), (random, None)):
+            rows, own = weighted_subset(np.random.default_rng(seed), np.ones(len(cells)), 100, given)
+            assert len(np.unique(rows)) == 100
+            found.append(np.abs(np.bincount(of[rows], weights=own, minlength=4) - share).max())
+    # One cell of a hundred more or less at each border of a part, where chance alone makes five.
+    assert max(within) <= 0.02 < np.mean(random)
+
+
+def test_subsets_along_alike_cells_stand_for_the_weights_of_all(heavy):
+    order = alike(np.random.default_rng(5).normal(size=(N, 2)), SIZE)
+    total = np.zeros(N)
+    for seed in range(400):
+        rows, weights = weighted_subset(np.random.default_rng(seed), heavy, SIZE, order)
+        assert len(rows) == SIZE and weights[rows == N - 1] == pytest.approx(heavy[-1])
+        total[rows] += weights
+    assert total[-3] == 0
+    np.testing.assert_allclose(total[N // 10 : -3] / 400, heavy[N // 10 : -3], rtol=0.5)

@@ -16,6 +16,7 @@ from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift, lifted_cost, lifts
 from scgenot.coupling._potential import PotentialCoupling
 from scgenot.coupling._start_plan import start_plan
+from scgenot.coupling.quadratic._coarse import search_coarsely
 from scgenot.coupling.quadratic._iterate import Limits, settle
 from scgenot.coupling.quadratic._problem import quadratic_problem
 from scgenot.coupling.quadratic._search import Found, best_state, follow, search
@@ -27,6 +28,8 @@ __all__ = ["best_state", "quadratic_coupling"]
 # Sinkhorn iterations that a linearisation counts for in `max_iterations`: a round of it, which is what one near the end takes.
 _A_ROUND = 10
 _FEWEST_DIRECTIONS = 8
+# Landmarks a side that starts are compared on, where there are more cells than landmarks; the best is followed among all landmarks.
+_SEARCHED = 512
 _PROBES = 256
 
 
@@ -180,18 +183,20 @@ def linearised(
         alpha=alpha,
         taus=(config.tau_source, config.tau_target),
     )
+    whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     limits = Limits(config.tolerance, max(config.max_iterations // _A_ROUND, 1))
     given = None if init is None else start_plan(init, sides, shared)
     told = {"limits": limits, "progress": progress or SILENT}
     if given is not None and only_init:
         found = follow(problem, given, **told)
+    elif min(len(left.chosen), len(right.chosen)) > _SEARCHED and not whole:
+        found = search_coarsely(rng, problem, _SEARCHED, shared=fused is not None, given=given, **told)
     else:
         found = search(problem, shared=fused is not None, given=given, **told)
     # Without the cells that fill up its shape: this is the problem that was asked.
     state, matrix, u, v, violation = _unfilled(found, config.tolerance, len(left.chosen), len(right.chosen))
 
     offset = -alpha * float(np.sum(state.quadratic * state.plan))
-    whole = len(left.chosen) == len(source) and len(right.chosen) == len(target)
     anchored, probes = (left.anchored, right.anchored), None if whole else (_some(left), _some(right))
     lift = lifts(anchored, within, scales, jax.device_put(state.plan), alpha, offset, config.epsilon, probes)
     lift = _filled_up(lift)

@@ -2,7 +2,8 @@
 
 No pass compares all source with all target cells. The column potential of any cell is a soft minimum over some source cells
 (the soft c-transform), which stand for all by their weights; the row potential likewise. What that leaves is sampling noise: it
-shows in the marginals, and falls as further, random cells are averaged in.
+shows in the marginals, and falls as further cells are averaged in. Cells are drawn along an order in which neighbours are alike:
+what a group of cells weighs would be off by chance otherwise, and that mass would have to go to another group.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._progress import SILENT, Progress
-from scgenot._sampling import host_rng, weighted_subset
+from scgenot._sampling import alike, host_rng, weighted_subset
 from scgenot.sinkhorn._blocked import Potentials, SinkhornConfig, iterated, solve_potentials
 from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
 from scgenot.sinkhorn._groups import Stage
@@ -134,7 +135,8 @@ def extended_potentials(
     progress = progress or SILENT
     taus = config.tau_source, config.tau_target
     rngs = [host_rng(key, side) for side in (0, 1)]
-    chosen = [weighted_subset(rng, side, n_cells) for rng, side in zip(rngs, (a, b), strict=True)]
+    orders = [alike(side, n_cells) if len(side) > n_cells else None for side in (geometry.x, geometry.y)]
+    chosen = [weighted_subset(*one) for one in zip(rngs, (a, b), (n_cells, n_cells), orders, strict=True)]
     found, source, target = _between_some(geometry, chosen, config, key, landmarks, progress)
     everyone = [np.arange(size) for size in geometry.shape]
     if len(source.rows) == np.count_nonzero(np.asarray(a)) and len(target.rows) == np.count_nonzero(np.asarray(b)):
@@ -153,11 +155,11 @@ def extended_potentials(
             break
         sweeps += 1
         share = 1.0 / (sweeps + 1)
-        more = _further(rngs[0], a, source.rows, n_cells)
+        more = _further(rngs[0], a, source.rows, n_cells, orders[0])
         own = dataclasses.replace(more, potential=-taus[0] * _sums(geometry, _everyone(b, v), more.rows))
         to_target = _averaged(to_target, _sums(geometry.T, own, everyone[1]), share)
         source, v = source.and_more(own, share), -taus[1] * to_target
-        more = _further(rngs[1], b, target.rows, n_cells)
+        more = _further(rngs[1], b, target.rows, n_cells, orders[1])
         own = dataclasses.replace(more, potential=v[more.rows])
         to_source = _averaged(to_source, _sums(geometry, own, everyone[0]), share)
         target = target.and_more(own, share)
@@ -250,14 +252,14 @@ def _everyone(weights: Float[Array | np.ndarray, " n"], potential: Float[Array |
     return Anchors(np.arange(len(weights)), weights, np.asarray(potential, np.float64))
 
 
-def _further(rng: np.random.Generator, weights, seen: Int[np.ndarray, " k"], size: int) -> Anchors:
+def _further(rng: np.random.Generator, weights, seen: Int[np.ndarray, " k"], size: int, order) -> Anchors:
     """Choose cells that stand for all; among equal ones such as were not chosen before, where these are enough."""
     weights = np.array(weights, np.float64)
     left = weights.copy()
     left[seen] = 0.0
     used = weights[weights > 0]
-    alike = used.max() <= used.min() * (1 + 1e-3)
-    rows, own = weighted_subset(rng, left if alike and np.count_nonzero(left) >= size else weights, size)
+    equal = used.max() <= used.min() * (1 + 1e-3)
+    rows, own = weighted_subset(rng, left if equal and np.count_nonzero(left) >= size else weights, size, order)
     return Anchors(rows, own, np.zeros(len(rows)))
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from scgenot._sampling import weighted_subset
+from scgenot._sampling import alike, weighted_subset
 from scgenot.costs import Anchored, Cost, check_symmetric, cost_scale, matrix_scale, resolve_cost
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._lift import Lift
@@ -48,7 +48,7 @@ class Side:
         """Choose landmarks that stand for the weights of all cells, and measure between them; `number` is 0 for the source, 1 for the target."""
         chosen = np.arange(len(cells))
         if len(cells) > config.landmarks:
-            chosen, own = weighted_subset(rng, weights, config.landmarks)
+            chosen, own = weighted_subset(rng, weights, config.landmarks, alike(cells, config.landmarks))
             weights = jax.device_put(np.asarray(own, np.float32))
         anchored = cost.fit(np.asarray(cells), chosen)
         within = np.asarray(anchored(np.asarray(cells)[chosen]))
