@@ -114,15 +114,18 @@ def scored(seed: int, problem: MixtureProblem, solver: GENOTSolver) -> dict[str,
     return {name: cbw_uvp(samples, *moments, variance) for name, samples in drawn.items()}
 
 
-def quadratic(seed: int, cells: int, *, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+def quadratic(
+    seed: int, cells: int, *, kind: str, options: dict[str, Any], epsilon: float | None = None
+) -> dict[str, Any]:
     """Couple two spaces (30 and 20 noisy dimensions of three latent ones), and match cells that were not coupled."""
     unseen = 2000
     source, target, order = two_spaces(seed, cells + unseen)
     held, target_held = source[cells:], target[cells:]
     shuffled = target[:cells][order[order < cells]]
     clock = _Clock()
+    config = CouplingConfig() if epsilon is None else CouplingConfig(epsilon=epsilon)
     coupling = solve_coupling(
-        jax.random.key(seed), source[:cells], shuffled, problem="quadratic", kind=KINDS[kind](**options)
+        jax.random.key(seed), source[:cells], shuffled, problem="quadratic", kind=KINDS[kind](**options), config=config
     )
     jax.block_until_ready(coupling.potentials)
     spent, told = clock("coupling"), coupling.diagnostics
@@ -214,6 +217,7 @@ def main() -> None:
     arguments.add_argument("--sizes", type=int, nargs="+", default=None, help="cells a side")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[2])
     arguments.add_argument("--data", nargs="+", default=["mixture", "clusters"], choices=["mixture", "clusters"])
+    arguments.add_argument("--epsilon", type=float, default=None, help="with --quadratic; the package's unless told")
     arguments.add_argument("--kind", default="extended", choices=sorted(KINDS))
     arguments.add_argument("--steps", type=int, default=5000, help="training steps; 0 couples only")
     arguments.add_argument("--options", type=json.loads, default={}, help="options of the kind, as JSON")
@@ -237,7 +241,10 @@ def main() -> None:
         table = measured(asked.seeds, asked.sizes or SIZES[:2], jobs, asked.save)
     elif asked.quadratic:
         table = measured(
-            asked.seeds, asked.sizes or (50_000, 100_000), [{"kind": asked.kind, "options": asked.options}], asked.save
+            asked.seeds,
+            asked.sizes or (50_000, 100_000),
+            [{"kind": asked.kind, "options": asked.options, "epsilon": asked.epsilon}],
+            asked.save,
         )
     else:
         job = {"kind": asked.kind, "steps": asked.steps, "options": asked.options}
