@@ -141,6 +141,9 @@ def compared(posed: Posed, labels: dict, solvers: Sequence[Solver], sizes: Sizes
     for solver in solvers:
         if solver.most_features is not None and posed.x.shape[1] > solver.most_features:
             continue
+        # The problem's epsilon is in units of |x - y|^2.
+        if solver.least_epsilon is not None and posed.problem.epsilon < 2.0 * solver.least_epsilon:
+            continue
         steps = min(solver.steps, sizes.own_steps or solver.steps) if solver.steps else sizes.steps
         key = settings | {"solver": solver.name, "steps": steps} | labels
         fit = lambda solver=solver, steps=steps: dict(
