@@ -21,6 +21,9 @@ MarginalKind: TypeAlias = Literal["kept", "relaxed", "unknown"]
 class StartReport:
     """What became of one start of a quadratic problem.
 
+    Where starts were compared on some of the landmarks only, as with more cells than landmarks, values and overlaps of all but the
+    chosen one are those on these.
+
     Attributes
     ----------
     start

@@ -252,8 +252,10 @@ def _everyone(weights: Float[Array | np.ndarray, " n"], potential: Float[Array |
     return Anchors(np.arange(len(weights)), weights, np.asarray(potential, np.float64))
 
 
-def _further(rng: np.random.Generator, weights, seen: Int[np.ndarray, " k"], size: int, order) -> Anchors:
-    """Choose cells that stand for all; among equal ones such as were not chosen before, where these are enough."""
+def _further(
+    rng: np.random.Generator, weights, seen: Int[np.ndarray, " k"], size: int, order: Int[np.ndarray, " n"] | None
+) -> Anchors:
+    """Choose cells along an order that stand for all; among equal ones such as were not chosen before, where these are enough."""
     weights = np.array(weights, np.float64)
     left = weights.copy()
     left[seen] = 0.0

@@ -51,10 +51,6 @@ def search_coarsely(
     Returns
     -------
     The state between all cells. Reports are those of the search, but for the chosen start, which tells how following it ended.
-
-    See Also
-    --------
-    search
     """
     # Rows of costs to all others tell which cells are alike.
     within = (problem.within_source, problem.within_target)
