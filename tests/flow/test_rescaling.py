@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+import scgenot.methods._growth as growth_module
 from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.flow import FlowConfig, RescalingConfig, TrainConfig
 from scgenot.flow._scaling import Standardizer
@@ -127,6 +128,33 @@ def test_a_known_function_and_its_mass(loss, mass):
     error = np.abs(evaluate_growth(params, units, new, RescalingConfig()) - expected)
     # 5 % of the largest growth anywhere, while a constant is off by 80 % of it.
     assert error.max() < 0.05 * mass * np.exp(2)
+
+
+def test_growth_that_is_no_number_is_not_returned(monkeypatch):
+    rng = np.random.default_rng(0)
+    cells, prior = rng.normal(size=(64, 3)).astype(np.float32), np.full(64, 1 / 64)
+    marginal = prior * np.exp(cells[:, 0])
+    fitted = lambda marginal=marginal, **options: fit_rescaling(
+        jax.random.key(0), cells, prior, marginal, RescalingConfig(steps=20, **options)
+    )
+    with pytest.raises(ValueError, match="marginals are not finite"):
+        fitted(np.where(np.arange(64) == 3, np.nan, marginal))
+    with pytest.raises(ValueError, match=r"`learning_rate` of 1e\+38, nor at a tenth of it"):
+        fitted(learning_rate=1e38)
+    # Started again at a tenth of the rate, it ends where it would have with this one.
+    real, rates = growth_module._fit, []
+
+    def first_fails(graphdef, config, *given):
+        rates.append(config.learning_rate)
+        found = real(graphdef, config, *given)
+        return found if len(rates) > 1 else jax.tree.map(lambda one: one * np.nan, found)
+
+    monkeypatch.setattr(growth_module, "_fit", first_fails)
+    again = fitted(learning_rate=1e-1)
+    assert rates == [pytest.approx(1e-1), pytest.approx(1e-2)]
+    monkeypatch.undo()
+    for one, other in zip(*map(jax.tree.leaves, (again, fitted(learning_rate=1e-2))), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_noise_of_a_plan_is_averaged_over_neighbours():

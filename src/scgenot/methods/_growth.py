@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 
@@ -140,9 +141,18 @@ def fit_rescaling(
 
     Returns
     -------
-    The weights of a :class:`Rescaling`.
+    The weights of a :class:`Rescaling`. Where they end up as no numbers, training starts again at a tenth of the rate.
+
+    Raises
+    ------
+    ValueError
+        If `marginal` is not finite, or the weights are not at the smaller rate either.
     """
     init_key, draw_key = keys(key, 2)
+    if not np.isfinite(np.asarray(marginal)).all():
+        raise ValueError(
+            "the coupling's marginals are not finite, so that growth cannot be learned. Try a larger `epsilon`, or taus nearer to 1."
+        )
     # The unit is the mean growth.
     unit = float(np.sum(np.asarray(marginal, np.float64)))
     ratio = plan_growth(prior, marginal) / unit
@@ -153,7 +163,15 @@ def fit_rescaling(
     graphdef = empty_rescaling(np.shape(cells)[1], config)[0]
     size = padded_cells(len(cells))
     cells, ratio = (pad_with(np.asarray(one, np.float32), size, 0.0) for one in (cells, ratio))
-    return _fit(graphdef, config, init_key, np.float32(unit), cells, ratio, chosen)
+    for rate in (config.learning_rate, config.learning_rate / 10.0):
+        at_rate = dataclasses.replace(config, learning_rate=rate)
+        found = _fit(graphdef, at_rate, init_key, np.float32(unit), cells, ratio, chosen)
+        if all(np.isfinite(np.asarray(one)).all() for one in jax.tree.leaves(found)):
+            return found
+    raise ValueError(
+        f"growth could not be learned: weights are not finite at a `learning_rate` of {config.learning_rate:g}, nor at a tenth of it. "
+        "Set a smaller one in FlowConfig(rescaling=RescalingConfig(...))."
+    )
 
 
 def _smoothed(
