@@ -141,20 +141,25 @@ def test_growth_that_is_no_number_is_not_returned(monkeypatch):
         fitted(np.where(np.arange(64) == 3, np.nan, marginal))
     with pytest.raises(ValueError, match=r"`learning_rate` of 1e\+38, nor at a tenth of it"):
         fitted(learning_rate=1e38)
-    # Started again at a tenth of the rate, it ends where it would have with this one.
+    # Started again, it ends where it would have; and where it does not end, where a tenth of the rate does.
     real, rates = growth_module._fit, []
 
-    def first_fails(graphdef, config, *given):
-        rates.append(config.learning_rate)
-        found = real(graphdef, config, *given)
-        return found if len(rates) > 1 else jax.tree.map(lambda one: one * np.nan, found)
+    def failing(times):
+        def fit(graphdef, config, *given):
+            rates.append(config.learning_rate)
+            found = real(graphdef, config, *given)
+            return found if len(rates) > times else jax.tree.map(lambda one: one * np.nan, found)
 
-    monkeypatch.setattr(growth_module, "_fit", first_fails)
-    again = fitted(learning_rate=1e-1)
-    assert rates == [pytest.approx(1e-1), pytest.approx(1e-2)]
-    monkeypatch.undo()
-    for one, other in zip(*map(jax.tree.leaves, (again, fitted(learning_rate=1e-2))), strict=True):
-        np.testing.assert_array_equal(one, other)
+        return fit
+
+    for times, rate in ((1, 1e-1), (2, 1e-2)):
+        monkeypatch.setattr(growth_module, "_fit", failing(times))
+        rates.clear()
+        again = fitted(learning_rate=1e-1)
+        assert rates == [pytest.approx(one) for one in (1e-1, 1e-1, 1e-2)[: times + 1]]
+        monkeypatch.setattr(growth_module, "_fit", real)
+        for one, other in zip(*map(jax.tree.leaves, (again, fitted(learning_rate=rate))), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_noise_of_a_plan_is_averaged_over_neighbours():

@@ -141,7 +141,7 @@ def fit_rescaling(
 
     Returns
     -------
-    The weights of a :class:`Rescaling`. Where they end up as no numbers, training starts again at a tenth of the rate.
+    The weights of a :class:`Rescaling`. Where they end up as no numbers, training starts again, if need be at a tenth of the rate.
 
     Raises
     ------
@@ -163,7 +163,8 @@ def fit_rescaling(
     graphdef = empty_rescaling(np.shape(cells)[1], config)[0]
     size = padded_cells(len(cells))
     cells, ratio = (pad_with(np.asarray(one, np.float32), size, 0.0) for one in (cells, ratio))
-    for rate in (config.learning_rate, config.learning_rate / 10.0):
+    # Twice at the same rate: on several threads of a CPU, programs of JAX 0.11 and 0.12 have now and then returned NaN, and then not.
+    for rate in (config.learning_rate, config.learning_rate, config.learning_rate / 10.0):
         at_rate = dataclasses.replace(config, learning_rate=rate)
         found = _fit(graphdef, at_rate, init_key, np.float32(unit), cells, ratio, chosen)
         if all(np.isfinite(np.asarray(one)).all() for one in jax.tree.leaves(found)):
