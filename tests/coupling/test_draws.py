@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import chi2
 
+from scgenot._random import random_bits, uniform
 from scgenot.costs import resolve_cost
 from scgenot.coupling import CouplingConfig, solve_coupling
 from scgenot.datasets import gaussian_pair
@@ -281,6 +282,19 @@ def test_draws_never_leave_the_targets(rng):
         h = jnp.full(130, -jnp.inf).at[last].set(0.0)
         drawn = draw_rows(geometry, h, jax.random.key(0), jnp.arange(3), 50)
         np.testing.assert_array_equal(drawn, last)
+
+
+def test_the_last_quantile_stays_among_cells_with_mass():
+    # Of 32 quantiles the last is 1 where the row's own number is within 2^-20 of it: single precision has no number between.
+    key, ids = jax.random.key(0), np.arange(2**22, dtype=np.uint32)
+    near = ids[np.asarray(uniform(random_bits(key, ids, 0)[0])) > 1 - 2**-21]
+    assert len(near) >= 1
+    # 1024 targets in 8 bins; of the last ones, which fill a size up, none has mass.
+    geometry = Geometry(jnp.zeros((len(near), 1)), jnp.zeros((1024, 1)), 1.0, resolve_cost("sqeuclidean"))
+    h = jnp.where(jnp.arange(1024) < 700, 0.0, -jnp.inf)
+    drawn = np.asarray(draw_rows(geometry, h, key, jnp.asarray(near, jnp.int32), 32))
+    assert drawn.max() == 699
+    assert len(np.unique(drawn[0])) == 32
 
 
 def test_draws_skip_bins_without_mass(rng):
