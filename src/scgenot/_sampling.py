@@ -80,6 +80,22 @@ def weighted_subset(
     return chosen[order], own[order] / own.sum()
 
 
+def further_subset(
+    rng: np.random.Generator,
+    weights: Float[Array | np.ndarray, " n"],
+    seen: Int[np.ndarray, " k"],
+    size: int,
+    order: Int[np.ndarray, " n"] | None = None,
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Choose as :func:`weighted_subset` does, among equal cells such as were not `seen` before, where these are enough."""
+    weights = np.array(weights, np.float64)
+    left = weights.copy()
+    left[seen] = 0.0
+    used = weights[weights > 0]
+    equal = used.max() <= used.min() * (1 + 1e-3)
+    return weighted_subset(rng, left if equal and np.count_nonzero(left) >= size else weights, size, order)
+
+
 def alike(points: Float[Array | np.ndarray, "n d"], parts: int) -> Int[np.ndarray, " n"]:
     """Return all cells in an order in which neighbours are alike: halved along their widest direction until there are `parts` parts.
 

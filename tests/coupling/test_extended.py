@@ -109,6 +109,28 @@ def test_pairs_from_subsets_are_those_of_the_plan(monkeypatch, sampled):
     assert len(np.unique(rows)) > 100
 
 
+def test_every_cell_has_its_turn_in_the_pools(monkeypatch, sampled):
+    size = N // 4
+    monkeypatch.setattr(_extended, "_POOLED", size)
+    pools, real = [], _extended.ExtendedCoupling._pool
+
+    def spied(self, *given):
+        found = real(self, *given)
+        pools.append(found[0])
+        return found
+
+    monkeypatch.setattr(_extended.ExtendedCoupling, "_pool", spied)
+    # One draw of each cell: a call of as many pairs uses a pool up.
+    batches = _replaced(sampled, n_draws=1).pairs(jax.random.key(3), batch_size=size, steps=1)
+    for _ in range(8):
+        next(batches)
+    assert len(pools) == 8
+    for four in (pools[:4], pools[4:]):
+        np.testing.assert_array_equal(np.sort(np.concatenate(four)), np.arange(4 * size))
+    # Another order the second time.
+    assert set(pools[0]) != set(pools[4])
+
+
 def _replaced(coupling, **options):
     return dataclasses.replace(coupling, config=dataclasses.replace(coupling.config, **options))
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from scgenot._devices import Devices
 from scgenot._progress import Progress
-from scgenot._sampling import host_rng, systematic, weighted_subset
+from scgenot._sampling import further_subset, host_rng, systematic, weighted_subset
 from scgenot.coupling._base import Diagnostics
 from scgenot.coupling._config import CouplingConfig
 from scgenot.coupling._global_linear import linear_costs, linear_coupling
@@ -166,10 +166,14 @@ class ExtendedCoupling(PotentialCoupling):
     ) -> Iterator[tuple[Int[Array, "steps batch"], Int[Array, "steps batch"]]]:
         """Yield, without end, source and target indices for `steps` training batches at a time."""
         pool, used, round_ = None, 0, 0
+        # Each pool is of other cells than those before, until all had their turn: by chance, as many pools as hold all miss a third.
+        seen = np.zeros(0, int)
         while True:
             rng = host_rng(key, round_)
             if pool is None or used >= pool[1].size:
-                pool, used = self._pool(jax.random.fold_in(key, round_), rng), 0
+                pool, used = self._pool(jax.random.fold_in(key, round_), rng, seen), 0
+                seen = np.concatenate([seen, pool[0]])
+                seen = seen if len(seen) + len(pool[0]) <= len(self.a) else np.zeros(0, int)
             rows, targets, weights = pool
             # As in the global coupling: each batch spreads over the source cells in proportion to their mass.
             slots = systematic(rng, weights, (steps, batch_size))
@@ -206,11 +210,11 @@ class ExtendedCoupling(PotentialCoupling):
         )
 
     def _pool(
-        self, key: jax.Array, rng: np.random.Generator
+        self, key: jax.Array, rng: np.random.Generator, seen: Int[np.ndarray, " l"]
     ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, "k draws"], Float[np.ndarray, " k"]]:
-        """Return some source cells, targets of each, and how often each cell is to be used."""
+        """Return some source cells, others than `seen` where they are alike in weight, targets of each, and how often each is to be used."""
         config = self.config
-        rows, weights = weighted_subset(rng, np.asarray(self.source_marginal), _POOLED)
+        rows, weights = further_subset(rng, np.asarray(self.source_marginal), seen, _POOLED)
         # Rows in no order: each block of them is a sample of its own.
         order = rng.permutation(len(rows))
         rows, weights, drawn = rows[order], weights[order], []

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scgenot._progress import SILENT, Progress
-from scgenot._sampling import alike, host_rng, weighted_subset
+from scgenot._sampling import alike, further_subset, host_rng, weighted_subset
 from scgenot.sinkhorn._blocked import Potentials, SinkhornConfig, iterated, solve_potentials
 from scgenot.sinkhorn._geometry import Geometry, soft_min_rows
 from scgenot.sinkhorn._groups import Stage
@@ -255,13 +255,8 @@ def _everyone(weights: Float[Array | np.ndarray, " n"], potential: Float[Array |
 def _further(
     rng: np.random.Generator, weights, seen: Int[np.ndarray, " k"], size: int, order: Int[np.ndarray, " n"] | None
 ) -> Anchors:
-    """Choose cells along an order that stand for all; among equal ones such as were not chosen before, where these are enough."""
-    weights = np.array(weights, np.float64)
-    left = weights.copy()
-    left[seen] = 0.0
-    used = weights[weights > 0]
-    equal = used.max() <= used.min() * (1 + 1e-3)
-    rows, own = weighted_subset(rng, left if equal and np.count_nonzero(left) >= size else weights, size, order)
+    """Choose cells along an order that stand for all, others than before where these are enough."""
+    rows, own = further_subset(rng, weights, seen, size, order)
     return Anchors(rows, own, np.zeros(len(rows)))
 
 
