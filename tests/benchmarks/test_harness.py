@@ -17,6 +17,8 @@ from benchmarks.__main__ import main
 from benchmarks._registry import BENCHMARKS, Benchmark
 from benchmarks._tables import Plot, Row, Table, from_columns, from_frame, from_names, measured
 
+from scgenot.datasets import gaussian_mixture
+
 pytestmark = pytest.mark.once
 FLOOR = Row({"solver": "truth"}, {"error": 0.1}, "floor")
 NOTHING = Row({"solver": "nothing"}, {"error": 4.0}, "baseline")
@@ -197,3 +199,15 @@ def test_memory_of_a_block_is_its_own():
     with measured() as second:
         pass
     assert first.core_seconds > 0 and first.peak_gib > second.peak_gib + 0.3
+
+
+@pytest.mark.parametrize(("d", "epsilon_b", "there"), [(2, 1.0, True), (2, 0.9, False), (3, 1.0, False)])
+def test_solvers_are_left_out_where_they_would_take_hours(d, epsilon_b, there):
+    sizes = solvers_table.Sizes(cells=16, test_cells=4, samples=4)
+    posed = solvers_table.Posed(gaussian_mixture(d, epsilon_b=epsilon_b), sizes, 0)
+    posed.solved = lambda solver, steps: ({"mean, %": 1.0}, 1.0, 1.0)
+    slow = _solvers.Solver("slow", lambda *given: None, stochastic=False, most_features=2, least_epsilon=1.0)
+    quick = _solvers.Solver("quick", lambda *given: None, stochastic=False)
+    found = solvers_table.compared(posed, {}, (slow, quick), sizes, solvers_table.Store(None))
+    names = [row.labels["solver"] for row in found if row.role == "solver"]
+    assert names == (["slow", "quick"] if there else ["quick"])

@@ -163,7 +163,8 @@ def fit_rescaling(
     graphdef = empty_rescaling(np.shape(cells)[1], config)[0]
     size = padded_cells(len(cells))
     cells, ratio = (pad_with(np.asarray(one, np.float32), size, 0.0) for one in (cells, ratio))
-    # Twice at the same rate: on several threads of a CPU, programs of JAX 0.11 and 0.12 have now and then returned NaN, and then not (jax-ml/jax#39741).
+    # Twice at the same rate: on several threads of a CPU one program may return NaN now and not the next time (of JAX 0.11 reported in
+    # jax-ml/jax#39741; here a NaN came up once, with 0.12, of unknown cause).
     for rate in (config.learning_rate, config.learning_rate, config.learning_rate / 10.0):
         at_rate = dataclasses.replace(config, learning_rate=rate)
         found = _fit(graphdef, at_rate, init_key, np.float32(unit), cells, ratio, chosen)
